@@ -1,0 +1,2 @@
+//! kappa
+fn main() {}

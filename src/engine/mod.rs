@@ -1,0 +1,3 @@
+//! The data flow: source columns in log order, stateless steps, windows, outputs.
+
+pub mod plan;

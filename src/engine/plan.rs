@@ -1,0 +1,299 @@
+//! What a job computes, with every name, type and expression resolved: the contract between `sql` (which makes it) and
+//! the operators (which run it). Nothing here knows about SQL text.
+
+use crate::format::FormatSpec;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion_physical_expr::PhysicalExpr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A compiled expression over the columns of one batch.
+pub type Expr = Arc<dyn PhysicalExpr>;
+
+/// One job: one file, one progress, any number of outputs.
+#[derive(Debug, Clone)]
+pub struct JobPlan {
+    /// Tables that are read, each once, in order of first use.
+    pub sources: Vec<SourcePlan>,
+    /// Tables that are written, in order of first use.
+    pub outputs: Vec<OutputPlan>,
+    /// One per `INSERT INTO` branch or bare `SELECT`, in file order: this is the operator order among equal causes.
+    pub pipelines: Vec<PipelinePlan>,
+    /// XXH64 of a canonical description of everything above that can change an output byte (not of white space,
+    /// comments or statement positions in the file).
+    pub digest: u64,
+    /// Things the user should know that are no errors (ignored Flink settings and the like).
+    pub notes: Vec<String>,
+}
+
+/// A table that is read.
+#[derive(Debug, Clone)]
+pub struct SourcePlan {
+    /// Table name as in the file.
+    pub table: String,
+    /// Topic of the log.
+    pub topic: String,
+    /// How values are decoded.
+    pub format: FormatSpec,
+    /// All physical columns as declared, in order (CSV needs them for column places).
+    pub declared: SchemaRef,
+    /// Indices into `declared` of the columns that the job uses, ascending. Only these are decoded.
+    pub used: Vec<usize>,
+    /// The row that pipelines see: expressions over the decoded (used) columns followed by the metadata columns.
+    /// Plain columns and computed columns alike.
+    pub columns: Vec<NamedExpr>,
+    /// Schema of `columns`.
+    pub schema: SchemaRef,
+    /// Metadata columns appended behind the used physical columns before `columns` are evaluated, in order.
+    pub metadata: Vec<MetadataColumn>,
+    /// Event time, if the table declares a watermark.
+    pub event_time: Option<EventTime>,
+    /// Rows the format cannot decode are skipped in silence by the user's own wish
+    /// (`csv.ignore-parse-errors` / `json.ignore-parse-errors`): counted, not written to `.rejected`.
+    pub ignore_parse_errors: bool,
+    /// Where a job without `--from` starts.
+    pub startup: StartupMode,
+    /// A file that is appended to the topic before (or while) the job runs.
+    pub ingest: Option<FileIngest>,
+}
+
+/// A column that comes from the record, not from its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataColumn {
+    /// Record timestamp, Timestamp(ms, UTC), nullable (`METADATA FROM 'timestamp'`).
+    Timestamp,
+    /// Int32 (`'partition'`).
+    Partition,
+    /// Int64 (`'offset'`).
+    Offset,
+    /// Append time, Timestamp(ms, UTC), not null; also what `PROCTIME()` and `CURRENT_TIMESTAMP` mean.
+    AppendTime,
+    /// Key bytes, Binary, nullable (`'key'`).
+    Key,
+}
+
+/// An expression and the field it makes.
+#[derive(Debug, Clone)]
+pub struct NamedExpr {
+    /// The expression.
+    pub expr: Expr,
+    /// Name, type and nullability of the result.
+    pub field: FieldRef,
+}
+
+/// `WATERMARK FOR` and the time options of a table.
+#[derive(Debug, Clone)]
+pub struct EventTime {
+    /// Index into [`SourcePlan::columns`] of the rowtime column: Timestamp(ms) with or without zone.
+    pub rowtime: usize,
+    /// Watermark over the source row: Timestamp(ms).
+    pub watermark: Expr,
+    /// `scan.watermark.idle-timeout` in microseconds of append time; `None`: never idle.
+    pub idle_timeout_us: Option<i64>,
+    /// `quiet-close`.
+    pub quiet_close: bool,
+    /// `max-future` in microseconds: records further ahead of their append time do not move the watermark.
+    pub max_future_us: i64,
+}
+
+/// `scan.startup.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartupMode {
+    /// `earliest-offset` (default) and `group-offsets`.
+    Earliest,
+    /// `latest-offset`: the end of the log when the job first starts.
+    Latest,
+    /// `timestamp`: the first record with this record timestamp in ms or later.
+    TimestampMs(i64),
+}
+
+/// A filesystem source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileIngest {
+    /// The file as the user named it.
+    pub path: PathBuf,
+    /// How it is cut into records (the records' values are then decoded by the source's format).
+    pub framing: Framing,
+}
+
+/// How a text file is cut into records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One record a line.
+    Lines,
+    /// One record a CSV row (quoted fields may hold line ends); the first row is dropped where `header` is set.
+    Csv {
+        /// First row holds names.
+        header: bool,
+        /// Field delimiter.
+        delimiter: u8,
+        /// Quote character.
+        quote: u8,
+    },
+}
+
+/// A table that is written.
+#[derive(Debug, Clone)]
+pub struct OutputPlan {
+    /// Table name, or `select-N` for a bare `SELECT`.
+    pub table: String,
+    /// Where rows go, beside the topic.
+    pub sink: SinkKind,
+    /// Topic of the log, without version ending; `None` for `blackhole` (rows are counted and digested only).
+    pub topic: Option<String>,
+    /// How values and keys are encoded.
+    pub format: FormatSpec,
+    /// The sink's columns.
+    pub schema: SchemaRef,
+    /// PRIMARY KEY columns (indices into `schema`); empty: the pipeline's group keys.
+    pub primary_key: Vec<usize>,
+    /// Partitions of the topic when it has to be created (default 1).
+    pub partitions: u32,
+}
+
+/// What happens to an output topic's rows outside the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Nothing more: the topic is the output.
+    Topic,
+    /// Shown on stdout.
+    Print,
+    /// Counted and dropped.
+    Blackhole,
+    /// Written as part files into this folder.
+    Filesystem {
+        /// Folder as the user named it.
+        path: PathBuf,
+    },
+}
+
+/// From one source to one output.
+#[derive(Debug, Clone)]
+pub struct PipelinePlan {
+    /// Index into [`JobPlan::sources`].
+    pub source: usize,
+    /// Index into [`JobPlan::outputs`].
+    pub output: usize,
+    /// Steps on source rows.
+    pub before: Vec<Step>,
+    /// The window aggregation, if any.
+    pub window: Option<WindowPlan>,
+    /// Steps on window results (empty without a window). The last step leaves exactly the sink's columns, in order.
+    pub after: Vec<Step>,
+    /// Column of the final source-side row (after `before`) that holds the rowtime, for the output timestamp of
+    /// pipelines without a window; `None`: the record's own timestamp.
+    pub rowtime: Option<usize>,
+}
+
+/// A stateless step.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Keeps rows for which the Boolean expression is true (not null).
+    Filter(Expr),
+    /// Replaces the row.
+    Project {
+        /// New columns.
+        columns: Vec<NamedExpr>,
+        /// Their schema.
+        schema: SchemaRef,
+    },
+    /// Appends `window_start`, `window_end`, `window_time` to each row, once for each window the row is in
+    /// (window table function without aggregation; never a session). Rows with NULL rowtime are dropped and counted.
+    AssignWindows {
+        /// The windows.
+        kind: WindowKind,
+        /// Rowtime column of the incoming row.
+        rowtime: usize,
+        /// Schema after the step.
+        schema: SchemaRef,
+    },
+}
+
+/// Window kind and sizes, all in ms. Sizes are positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowKind {
+    /// `[s, s + size)`, s = offset mod size.
+    Tumble {
+        /// Length.
+        size_ms: i64,
+        /// Shift of the boundaries, |offset| < size.
+        offset_ms: i64,
+    },
+    /// Every `slide`, `size` long; size is a multiple of slide.
+    Hop {
+        /// Length.
+        size_ms: i64,
+        /// Distance of starts.
+        slide_ms: i64,
+        /// Shift of the boundaries.
+        offset_ms: i64,
+    },
+    /// Growing windows of the same start: `[s, s + step)`, `[s, s + 2 step)`, ... `[s, s + max)`.
+    Cumulate {
+        /// Longest length; a multiple of `step_ms`.
+        max_ms: i64,
+        /// Growth.
+        step_ms: i64,
+        /// Shift of the boundaries.
+        offset_ms: i64,
+    },
+    /// From the first record to `gap` after the last one, per key; records at distance <= gap are together.
+    Session {
+        /// Gap.
+        gap_ms: i64,
+    },
+}
+
+/// A grouped window aggregation.
+#[derive(Debug, Clone)]
+pub struct WindowPlan {
+    /// The windows.
+    pub kind: WindowKind,
+    /// Rowtime column of the incoming row.
+    pub rowtime: usize,
+    /// Group keys besides window_start and window_end (for a session: the session's keys).
+    pub keys: Vec<NamedExpr>,
+    /// Aggregates.
+    pub aggregates: Vec<AggregateCall>,
+    /// Result row: keys, aggregates, then `window_start`, `window_end` (both Timestamp(ms), no zone) and `window_time`
+    /// (type of the rowtime; = window_end - 1 ms).
+    pub schema: SchemaRef,
+}
+
+/// One aggregate of a window.
+#[derive(Debug, Clone)]
+pub struct AggregateCall {
+    /// Which.
+    pub function: AggregateFunction,
+    /// Argument over the incoming row; `None` only for `COUNT(*)`.
+    pub argument: Option<Expr>,
+    /// Type of the argument (Null for `COUNT(*)`).
+    pub argument_type: DataType,
+    /// Each distinct non-null value once.
+    pub distinct: bool,
+    /// Boolean expression: only rows where it is true.
+    pub filter: Option<Expr>,
+    /// Result field, with Flink's type.
+    pub field: FieldRef,
+}
+
+/// Aggregates with Flink's result types: SUM of an integer type is that type (wrapping as in Java), SUM(DECIMAL(p, s)) is
+/// DECIMAL(38, s), AVG of an integer type is that type (truncated toward zero), AVG(FLOAT/DOUBLE) keeps the type,
+/// AVG(DECIMAL(p, s)) is DECIMAL(38, max(s, 6)). All but COUNT are NULL where no value went in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    /// Rows, or non-null arguments: BIGINT NOT NULL.
+    Count,
+    /// Sum.
+    Sum,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// Mean.
+    Avg,
+    /// First non-null value in position order.
+    FirstValue,
+    /// Last non-null value in position order.
+    LastValue,
+}

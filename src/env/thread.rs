@@ -1,0 +1,41 @@
+//! Threads: named, joined by their owner, and nowhere else in the crate.
+
+use std::io;
+use std::thread::JoinHandle;
+
+/// Starts a named thread that the caller joins.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Runs `work` on each item, on at most `threads` threads, and gives the results in the order of the items.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn map_ordered<I: Send, T: Send>(threads: usize, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+    if threads <= 1 || items.len() <= 1 {
+        return items.into_iter().map(work).collect();
+    }
+    let lanes = threads.min(items.len());
+    let mut queues: Vec<Vec<(usize, I)>> = (0..lanes).map(|_| Vec::new()).collect();
+    for (index, item) in items.into_iter().enumerate() {
+        queues[index % lanes].push((index, item));
+    }
+    let work = &work;
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = queues
+            .into_iter()
+            .map(|queue| scope.spawn(move || queue.into_iter().map(|(i, item)| (i, work(item))).collect::<Vec<_>>()))
+            .collect();
+        lanes
+            .into_iter()
+            .flat_map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// How many threads the machine runs at once.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
