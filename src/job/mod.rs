@@ -1,1 +1,101 @@
-//! Module job.
+//! Runs of a job over the log: live, bounded, replayed under another name, or recomputed to verify what was written.
+//! All of them are one loop ([`drive`]) over one order; they differ in where they start, where they end and who takes the rows.
+
+mod bounds;
+mod drive;
+mod emit;
+mod record;
+mod run;
+mod verify;
+
+pub use bounds::{Point, parse_point, parse_time_ms};
+pub use drive::{Observer, Silent};
+pub use emit::{STREAMS, StreamName, record_digest};
+pub use record::{Progress, RunRecord, StreamProgress};
+pub use run::{Outcome, Request, RunReport, run};
+pub use verify::{Difference, VerifyReport, verify};
+
+use crate::engine::OutputStream;
+use crate::engine::plan::{JobPlan, OutputPlan};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Log, MetaSpace, Topic};
+use crate::types::check_topic_name;
+
+/// A job as the command line names it: a plan, the name of its file, and the version whose outputs it writes.
+#[derive(Clone)]
+pub struct Job {
+    /// What it computes.
+    pub plan: std::sync::Arc<JobPlan>,
+    /// Name: the file's name without ending. Topics of bare `SELECT`s start with it.
+    pub name: String,
+    /// `--as NAME`: outputs go to `<output>.NAME`.
+    pub version: Option<String>,
+}
+
+impl Job {
+    /// Topic of an output, with the version ending; `None` for a blackhole.
+    pub fn output_topic(&self, output: &OutputPlan) -> Option<String> {
+        let base = output.topic.as_ref()?;
+        let base = if output.is_select { format!("{}.{base}", self.name) } else { base.clone() };
+        Some(match &self.version {
+            Some(version) => format!("{base}.{version}"),
+            None => base,
+        })
+    }
+
+    /// Topic of one stream of an output: the output itself, `.late` or `.rejected`.
+    pub fn stream_topic(&self, output: &OutputPlan, stream: OutputStream) -> Option<String> {
+        let main = self.output_topic(output)?;
+        Some(match stream {
+            OutputStream::Main => main,
+            OutputStream::Late => format!("{main}.late"),
+            OutputStream::Rejected => format!("{main}.rejected"),
+        })
+    }
+
+    /// Key of the job's records in the catalog.
+    pub fn key(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}.{version}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    fn output_topics(&self) -> Vec<String> {
+        self.plan.outputs.iter().filter_map(|output| self.output_topic(output)).collect()
+    }
+
+    /// Checks names that the plan alone cannot know to be good, and that the job does not read what it writes.
+    fn check(&self) -> Result<()> {
+        for topic in self.output_topics() {
+            check_topic_name(&topic).map_err(|why| Error::input(format!("output topic '{topic}': {why}")))?;
+            if self.plan.sources.iter().any(|source| source.topic == topic) {
+                return Err(Error::input(format!("topic '{topic}' is read and written by the same job"))
+                    .with_hint("use a view for an intermediate result, or a second file that reads the topic"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Topics of the sources, in plan order.
+    pub fn source_topics(&self, log: &Log) -> Result<Vec<Topic>> {
+        self.plan.sources.iter().map(|source| log.topic(&source.topic)).map(|topic| topic.map_err(missing_source)).collect()
+    }
+}
+
+fn missing_source(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.with_hint("create it with `kappa topic create`, or write to it with `kappa produce`"),
+        _ => error,
+    }
+}
+
+/// Every run that is recorded in the log, with its key.
+pub fn runs(log: &Log) -> Result<Vec<(String, RunRecord)>> {
+    log.meta_scan(MetaSpace::Run, "").into_iter().map(|(key, bytes)| Ok((key.clone(), RunRecord::decode(&key, &bytes)?))).collect()
+}
+
+/// How far a run has come; `None` if it has written nothing yet.
+pub fn progress(log: &Log, key: &str) -> Result<Option<Progress>> {
+    log.meta(MetaSpace::Progress, key).map(|bytes| Progress::decode(key, &bytes)).transpose()
+}

@@ -2,7 +2,7 @@
 
 use crate::codec::{CodecError, Reader, put_block, put_varint};
 use crate::types::{AppendTime, PartitionId, Position, TopicId};
-use arrow::array::{BinaryArray, Int64Array};
+use arrow::array::{Array, BinaryArray, Int64Array};
 
 /// Where a record goes within its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl LogBatch {
     /// True without rows; readers never hand out such a batch.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
+    }
+
+    /// Timestamp of a row in ms.
+    pub fn timestamp_ms(&self, row: usize) -> Option<i64> {
+        self.timestamps.is_valid(row).then(|| self.timestamps.value(row))
     }
 
     /// Rows `from..to`, sharing the bytes.

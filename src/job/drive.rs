@@ -1,0 +1,188 @@
+//! The one loop of live and replay: records in log order into the engine, rows out to whoever takes them.
+
+use crate::engine::{Counters, Engine, EngineOptions, OutputBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Log, LogBatch, Reader};
+use crate::types::{AppendTime, Position, TopicId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Job;
+
+/// Bytes handed to the engine at once, roughly.
+const STRIDE_BYTES: usize = 4 << 20;
+
+/// Longest rest of a live run in microseconds: how late it may notice that it was asked to stop.
+const REST_US_MAX: u64 = 50_000;
+
+/// Told how a run gets on, and asked whether it should stop.
+pub trait Observer {
+    /// After every stride: the next position to be read, the run's end if it has one, and the engine's counters.
+    fn on_progress(&mut self, _position: Position, _end: Option<Position>, _counters: &Counters) {}
+    /// A live run has caught up with the log and rests; called at most once between two strides.
+    fn on_idle(&mut self, _engine: &Engine) {}
+    /// Something that the user should know.
+    fn note(&mut self, _message: &str) {}
+    /// True ends the run at the next stride, without a flush.
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that says nothing.
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// Takes the engine's rows. `position` and `clock` say what has been processed when they came out.
+pub(super) trait Sink {
+    fn take(&mut self, rows: Vec<OutputBatch>, position: Position, clock: AppendTime) -> Result<()>;
+    /// True when no more rows are wanted.
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+/// A job's engine over the log, at some position.
+pub(super) struct Drive<'a> {
+    log: &'a Log,
+    pub(super) engine: Engine,
+    reader: Reader,
+    sources: HashMap<TopicId, usize>,
+    starts: Vec<Position>,
+    /// Append time up to which clock steps have been run.
+    clock: AppendTime,
+    strict: bool,
+    accept_loss: bool,
+}
+
+/// How a run treats what it computes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DriveOptions {
+    pub threads: usize,
+    pub publish_from_ms: Option<i64>,
+    pub strict: bool,
+    pub accept_loss: bool,
+}
+
+impl<'a> Drive<'a> {
+    pub(super) fn new(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions) -> Result<Self> {
+        let topics = job.source_topics(log)?;
+        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id).collect();
+        let partitions = topics.iter().map(|topic| topic.config.partitions).collect();
+        let starts: Vec<Position> = starts.iter().copied().map(Position).collect();
+        let engine_options = EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
+        Ok(Drive {
+            log,
+            engine: Engine::new(Arc::clone(&job.plan), partitions, engine_options)?,
+            reader: log.reader(&ids, starts.iter().copied().min().unwrap_or(Position(0))),
+            sources: ids.iter().enumerate().map(|(source, id)| (*id, source)).collect(),
+            starts,
+            clock: AppendTime::MIN,
+            strict: options.strict,
+            accept_loss: options.accept_loss,
+        })
+    }
+
+    /// Next position to be read.
+    pub(super) fn position(&self) -> Position {
+        self.reader.position()
+    }
+
+    fn next_stride(&mut self, end: Position) -> Result<Vec<(usize, LogBatch)>> {
+        let mut stride = Vec::new();
+        let mut bytes = 0;
+        while bytes < STRIDE_BYTES {
+            let batch = match self.reader.next(end) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
+                    self.reader.skip_damage();
+                    continue;
+                }
+                Err(e) if e.kind() == ErrorKind::Damage => {
+                    return Err(e.with_hint("run with --accept-loss to go on without these records"));
+                }
+                Err(e) => return Err(e),
+            };
+            let Some(source) = self.sources.get(&batch.topic).copied() else {
+                return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
+            };
+            let skip = self.starts[source].0.saturating_sub(batch.first_position.0).min(batch.len() as u64);
+            if skip as usize == batch.len() {
+                continue;
+            }
+            let offsets = batch.values.value_offsets();
+            bytes += (offsets[batch.len()] - offsets[0]).unsigned_abs() as usize + 16 * batch.len();
+            let len = batch.len();
+            stride.push((source, if skip == 0 { batch } else { batch.slice(skip as usize, len) }));
+        }
+        Ok(stride)
+    }
+
+    /// Processes every record before `end`.
+    pub(super) fn feed(&mut self, end: Position, run_end: Option<Position>, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        while !observer.should_stop() && !sink.is_done() {
+            let stride = self.next_stride(end)?;
+            let Some((_, last)) = stride.last() else { return Ok(()) };
+            self.clock = self.clock.max(last.append_time);
+            self.engine.push(stride)?;
+            self.hand_over(sink)?;
+            observer.on_progress(self.position(), run_end, self.engine.counters());
+        }
+        Ok(())
+    }
+
+    /// Runs the clock steps due by `clock`.
+    pub(super) fn advance(&mut self, clock: AppendTime, sink: &mut impl Sink) -> Result<()> {
+        if clock > self.clock {
+            self.clock = clock;
+            self.engine.advance(clock)?;
+            self.hand_over(sink)?;
+        }
+        Ok(())
+    }
+
+    /// Emits the open windows.
+    pub(super) fn flush(&mut self, sink: &mut impl Sink) -> Result<()> {
+        self.engine.finish()?;
+        self.hand_over(sink)
+    }
+
+    fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {
+        let rows = self.engine.drain();
+        let rejected = self.engine.counters().rejected;
+        if !rows.is_empty() {
+            sink.take(rows, self.reader.position(), self.clock)?;
+        }
+        if self.strict && rejected > 0 {
+            return Err(Error::new(ErrorKind::Difference, format!("{rejected} rows were rejected and --strict is set"))
+                .with_hint("the reasons are in the headers of the output's .rejected topic"));
+        }
+        Ok(())
+    }
+
+    /// Append time up to which clock steps have been run.
+    pub(super) fn clock(&self) -> AppendTime {
+        self.clock
+    }
+
+    /// Follows the log until the observer wants to stop.
+    pub(super) fn follow(&mut self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        while !observer.should_stop() {
+            let reading = self.log.clock();
+            self.feed(reading.position, None, sink, observer)?;
+            if observer.should_stop() {
+                break;
+            }
+            self.advance(reading.append_time, sink)?;
+            observer.on_idle(&self.engine);
+            let rest = match self.engine.next_due() {
+                Some(due) => u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX),
+                None => REST_US_MAX,
+            };
+            self.log.wait_beyond(reading.position, rest);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! `run` and `replay`: what is asked for, against what the log remembers, and then the loop.
+
+use super::bounds::{self, Point};
+use super::drive::{Drive, DriveOptions, Observer};
+use super::emit::{Emitter, STREAMS, output_topic};
+use super::record::{Decision, Progress, RunRecord, decide};
+use super::{Job, progress, runs};
+use crate::engine::{Counters, OutputStream};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
+use crate::types::{AppendTime, Position};
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Where to start; `None`: where the tables say.
+    pub from: Option<Point>,
+    /// Where to end; `None` with `bounded`: the end that the log has now; `None` without: never.
+    pub to: Option<Point>,
+    /// Stop at the end instead of following the log.
+    pub bounded: bool,
+    /// At the end of a bounded run, emit the windows that are still open.
+    pub flush: bool,
+    /// Publish only windows that start at this time (ms since the epoch) or later.
+    pub publish_from_ms: Option<i64>,
+    /// Forget an earlier run on the same outputs and remove what it wrote.
+    pub restart: bool,
+    /// Stop with an error at the first rejected row.
+    pub strict: bool,
+    /// Go on where records are quarantined.
+    pub accept_loss: bool,
+    /// Threads of the engine; 0 and 1 are one.
+    pub threads: usize,
+}
+
+/// What a run did with what was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It started.
+    Started,
+    /// It went on where an earlier process stopped.
+    Resumed,
+    /// It was complete already; nothing was written.
+    AlreadyComplete,
+}
+
+/// Result of a run that has ended.
+#[derive(Debug)]
+pub struct RunReport {
+    /// What happened.
+    pub outcome: Outcome,
+    /// The run's identity.
+    pub record: RunRecord,
+    /// Where it is now.
+    pub progress: Progress,
+    /// What the engine counted (zeros when nothing ran).
+    pub counters: Counters,
+}
+
+/// The run of another plan on the same output topics, if there is one; else the same job's.
+fn recorded_run(log: &Log, job: &Job) -> Result<Option<(String, RunRecord)>> {
+    let (key, outputs) = (job.key(), job.output_topics());
+    Ok(runs(log)?.into_iter().find(|(k, run)| *k == key || run.outputs.iter().any(|topic| outputs.contains(topic))))
+}
+
+/// Runs a job until its end, until the observer stops it, or until an error.
+///
+/// # Errors
+/// `Input` for a request that makes no sense, `NotFound` for a missing source topic, `Conflict` when another run wrote the
+/// same outputs, `Difference` when recomputed rows are not those written before or a row is rejected under `strict`,
+/// `Damage` for quarantined records, `Unavailable` and `Unknown` for the disk.
+pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer) -> Result<RunReport> {
+    job.check()?;
+    if request.restart {
+        forget(log, job)?;
+    }
+    let recorded = recorded_run(log, job)?;
+    let (asked, end) = identity(log, job, request, recorded.as_ref().map(|(_, run)| run))?;
+    let so_far = match &recorded {
+        Some((key, _)) => progress(log, key)?,
+        None => None,
+    };
+    let decision = decide(recorded.as_ref().map(|(_, run)| (run, so_far.as_ref())), &asked);
+    let outcome = match (decision, &recorded, so_far.clone()) {
+        (Decision::Refuse(why), Some((key, run)), _) => return Err(refused(key, run, &why)),
+        (Decision::Same, Some((_, run)), Some(progress)) => {
+            let (record, counters) = (run.clone(), Counters::default());
+            return Ok(RunReport { outcome: Outcome::AlreadyComplete, record, progress, counters });
+        }
+        (Decision::Resume, ..) => Outcome::Resumed,
+        _ => Outcome::Started,
+    };
+    if outcome == Outcome::Started {
+        refuse_foreign_outputs(log, job)?;
+    }
+    log.append_wait(AppendBatch { meta: vec![run_meta(job, Some(&asked))?], ..AppendBatch::default() })?;
+    for output in &job.plan.outputs {
+        if let Some(topic) = job.stream_topic(output, OutputStream::Main) {
+            output_topic(log, &topic, output.partitions)?;
+        }
+    }
+    execute(log, job, request, asked, end, outcome, so_far, observer)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the facts of one run, gathered by its only caller")]
+fn execute(
+    log: &Log,
+    job: &Job,
+    request: &Request,
+    record: RunRecord,
+    end: Option<End>,
+    outcome: Outcome,
+    so_far: Option<Progress>,
+    observer: &mut dyn Observer,
+) -> Result<RunReport> {
+    let options = DriveOptions {
+        threads: request.threads,
+        publish_from_ms: request.publish_from_ms,
+        strict: request.strict,
+        accept_loss: request.accept_loss,
+    };
+    let mut drive = Drive::new(log, job, &record.starts, options)?;
+    let mut emitter = Emitter::new(log, job, so_far.map(|p| Progress { is_final: false, ..p }));
+    match end {
+        None => drive.follow(&mut emitter, observer)?,
+        Some(end) => {
+            drive.feed(end.position, Some(end.position), &mut emitter, observer)?;
+            if !observer.should_stop() {
+                if let Some(clock) = end.clock {
+                    drive.advance(clock, &mut emitter)?;
+                }
+                if request.flush {
+                    drive.flush(&mut emitter)?;
+                }
+                emitter.complete(end.position, drive.clock())?;
+            }
+        }
+    }
+    emitter.settle()?;
+    Ok(RunReport { outcome, record, progress: emitter.progress().clone(), counters: drive.engine.counters().clone() })
+}
+
+/// Where a bounded run ends: before a position, and for `append:T` with the clock steps due by a time.
+struct End {
+    position: Position,
+    clock: Option<AppendTime>,
+}
+
+/// The identity of the run that is asked for, and its end.
+fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord>) -> Result<(RunRecord, Option<End>)> {
+    let topics = job.source_topics(log)?;
+    let starts = match (&request.from, recorded) {
+        // `latest` means the end of the log when the job first started.
+        (None, Some(run)) if run.plan_digest == job.plan.digest => run.starts.clone(),
+        (from, _) => bounds::starts(log, job, from.as_ref())?.into_iter().map(|p| p.0).collect(),
+    };
+    let end = match (&request.to, request.bounded) {
+        (Some(to), _) => {
+            let (position, clock) = bounds::end(log, job, to)?;
+            Some(End { position, clock })
+        }
+        (None, true) => Some(End { position: bounds::sources_end(log, job)?, clock: None }),
+        (None, false) => None,
+    };
+    let record = RunRecord {
+        plan_digest: job.plan.digest,
+        starts,
+        end: end.as_ref().map(|end| end.position.0),
+        flush: request.flush && end.is_some(),
+        publish_from_ms: request.publish_from_ms,
+        outputs: job.output_topics(),
+        sources: topics.into_iter().map(|topic| topic.name).collect(),
+    };
+    Ok((record, end))
+}
+
+fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {
+    Ok(MetaRecord { space: MetaSpace::Run, key: job.key(), value: record.map(RunRecord::encode).transpose()? })
+}
+
+fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
+    let outputs = if run.outputs.is_empty() { key.to_owned() } else { run.outputs.join("', '") };
+    Error::new(ErrorKind::Conflict, format!("'{outputs}' is written by run '{key}' already: {why}"))
+        .with_hint("`--as NAME` writes beside it, into <output>.NAME; `--restart` removes what it wrote and starts anew")
+}
+
+/// A fresh run does not mix its rows with records that somebody else put into its output topics.
+fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
+    for topic in job.output_topics() {
+        let Ok(found) = log.topic(&topic) else { continue };
+        if log.partition_ends(found.id)?.iter().any(|end| end.0 > 0) {
+            return Err(Error::new(ErrorKind::Conflict, format!("topic '{topic}' holds records that no run of this job wrote"))
+                .with_hint("`--as NAME` writes into <output>.NAME; `--restart` removes the topic's records first"));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the run on this job's outputs and everything that it wrote.
+fn forget(log: &Log, job: &Job) -> Result<()> {
+    let mut keys = vec![job.key()];
+    keys.extend(recorded_run(log, job)?.map(|(key, _)| key).filter(|key| *key != job.key()));
+    for output in &job.plan.outputs {
+        for stream in STREAMS {
+            let Some(topic) = job.stream_topic(output, stream) else { continue };
+            match log.delete_topic(&topic) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+    }
+    let meta = keys
+        .into_iter()
+        .flat_map(|key| {
+            [MetaSpace::Run, MetaSpace::Progress].map(|space| MetaRecord { space, key: key.clone(), value: None })
+        })
+        .collect();
+    log.append_wait(AppendBatch { meta, ..AppendBatch::default() })?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The integration tests, in one binary: the house rules, the command line, the laws end to end, and Flink's goldens.
+
+mod tidy;
