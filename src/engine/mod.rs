@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub struct EngineOptions {
     /// Threads to use at most, at least 1.
     pub threads: usize,
+    /// Only windows (rows, without a window) that start at this event time in ms or later are given out.
+    pub publish_from_ms: Option<i64>,
 }
 
 /// Which of the three topics of an output a record is for.
@@ -64,6 +66,12 @@ impl Engine {
     pub fn new(plan: Arc<JobPlan>, partitions_of_source: Vec<u32>, options: EngineOptions) -> Result<Engine> {
         let _ = (partitions_of_source, options);
         Ok(Engine { plan })
+    }
+
+    /// A function that gives row and rowtime (ms) of each record of a batch that decodes and has one.
+    pub fn rowtimes(source: &plan::SourcePlan) -> Result<impl Fn(&LogBatch) -> Result<Vec<(u32, i64)>>> {
+        let _ = source;
+        Ok(|_: &LogBatch| Ok(Vec::new()))
     }
 
     /// Takes batches in position order, each with its source index. If two sources read the same topic, the batches of one

@@ -137,6 +137,8 @@ pub enum Framing {
 pub struct OutputPlan {
     /// Table name, or `select-N` for a bare `SELECT`.
     pub table: String,
+    /// True for a bare `SELECT`: its topic is named after the job, which only the caller knows.
+    pub is_select: bool,
     /// Where rows go, beside the topic.
     pub sink: SinkKind,
     /// Topic of the log, without version ending; `None` for `blackhole` (rows are counted and digested only).

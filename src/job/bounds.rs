@@ -71,7 +71,7 @@ pub fn parse_time_ms(text: &str) -> Result<i64> {
 pub(super) fn sources_end(log: &Log, job: &Job) -> Result<Position> {
     let mut end = Position(0);
     for topic in job.source_topics(log)? {
-        end = end.max(log.topic_end(topic.id)?);
+        end = end.max(log.topic_end(topic.id())?);
     }
     Ok(end)
 }
@@ -86,7 +86,7 @@ pub(super) fn starts(log: &Log, job: &Job, from: Option<&Point>) -> Result<Vec<P
             (None, StartupMode::Earliest) => Point::Earliest,
             (None, StartupMode::Latest) => Point::Latest,
             (None, StartupMode::TimestampMs(ms)) => {
-                starts.push(at_or_end(log, log.seek(topic.id, SeekTarget::TimestampMs(ms))?));
+                starts.push(at_or_end(log, log.seek(topic.id(), SeekTarget::TimestampMs(ms))?));
                 continue;
             }
         };
@@ -94,7 +94,7 @@ pub(super) fn starts(log: &Log, job: &Job, from: Option<&Point>) -> Result<Vec<P
             Point::Earliest => Position(0),
             Point::Latest => log.durable_end(),
             Point::Position(position) => position,
-            Point::Append(time) => at_or_end(log, log.seek(topic.id, SeekTarget::Append(time))?),
+            Point::Append(time) => at_or_end(log, log.seek(topic.id(), SeekTarget::Append(time))?),
             Point::TimeMs(ms) => match rowtime_span(log, job, source, topic, ms, i64::MAX)? {
                 Some((first, _)) => first,
                 None => log.durable_end(),
@@ -106,7 +106,8 @@ pub(super) fn starts(log: &Log, job: &Job, from: Option<&Point>) -> Result<Vec<P
 }
 
 fn offsets_are_for_topics() -> Error {
-    Error::input("an offset belongs to one partition, and a job reads all of them").with_hint("use position:N, time:T or append:T")
+    Error::input("an offset belongs to one partition, and a job reads all of them")
+        .with_hint("use position:N, time:T or append:T")
 }
 
 fn at_or_end(log: &Log, answer: Seek) -> Position {
@@ -126,11 +127,12 @@ pub(super) fn end(log: &Log, job: &Job, to: &Point) -> Result<(Position, Option<
         Point::Append(time) => {
             let reading = log.clock();
             if reading.append_time < *time {
-                return Err(Error::input("the end lies in the future of the append clock").with_hint("leave --to out to follow the log"));
+                return Err(Error::input("the end lies in the future of the append clock")
+                    .with_hint("leave --to out to follow the log"));
             }
             let mut end = reading.position;
             for topic in &topics {
-                if let Seek::At(first) = log.seek(topic.id, SeekTarget::Append(*time))? {
+                if let Seek::At(first) = log.seek(topic.id(), SeekTarget::Append(*time))? {
                     end = end.min(first);
                 }
             }
@@ -151,13 +153,23 @@ pub(super) fn end(log: &Log, job: &Job, to: &Point) -> Result<(Position, Option<
 
 /// First and last position of the records of a source with `from_ms <= rowtime < to_ms`; records further ahead of their
 /// append time than `max-future` do not count. A scan of the topic.
-fn rowtime_span(log: &Log, job: &Job, source: usize, topic: &Topic, from_ms: i64, to_ms: i64) -> Result<Option<(Position, Position)>> {
+fn rowtime_span(
+    log: &Log,
+    job: &Job,
+    source: usize,
+    topic: &Topic,
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<Option<(Position, Position)>> {
     let plan = &job.plan.sources[source];
     let Some(event_time) = &plan.event_time else {
-        return Err(Error::input(format!("table '{}' has no rowtime, so the job cannot start or end at a time", plan.table))
-            .with_hint("declare WATERMARK FOR a column, or use append:T or position:N"));
+        return Err(Error::input(format!(
+            "table '{}' has no rowtime, so the job cannot start or end at a time",
+            plan.table
+        ))
+        .with_hint("declare WATERMARK FOR a column, or use append:T or position:N"));
     };
-    let mut reader = log.reader(&[topic.id], Position(0));
+    let mut reader = log.reader(&[topic.id()], Position(0));
     let rowtimes = Engine::rowtimes(plan)?;
     let mut span = None;
     let end = log.durable_end();

@@ -2,9 +2,10 @@
 
 use crate::engine::{Counters, Engine, EngineOptions, OutputBatch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Log, LogBatch, Reader};
+use crate::log::records::LogBatch;
+use crate::log::{Log, Reader};
 use crate::types::{AppendTime, Position, TopicId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Job;
@@ -48,12 +49,25 @@ pub(super) struct Drive<'a> {
     log: &'a Log,
     pub(super) engine: Engine,
     reader: Reader,
-    sources: HashMap<TopicId, usize>,
+    /// Every source record before this position has been handed to the engine.
+    position: Position,
+    /// Two tables may read one topic.
+    sources: BTreeMap<TopicId, Vec<usize>>,
     starts: Vec<Position>,
     /// Append time up to which clock steps have been run.
     clock: AppendTime,
     strict: bool,
     accept_loss: bool,
+}
+
+/// The rows of a batch from a position on.
+fn from_start(batch: &LogBatch, start: Position) -> Option<LogBatch> {
+    let skip = usize::try_from(start.0.saturating_sub(batch.first_position.0)).unwrap_or(usize::MAX);
+    match skip {
+        0 => Some(batch.clone()),
+        skip if skip < batch.len() => Some(batch.slice(skip, batch.len())),
+        _ => None,
+    }
 }
 
 /// How a run treats what it computes.
@@ -68,15 +82,21 @@ pub(super) struct DriveOptions {
 impl<'a> Drive<'a> {
     pub(super) fn new(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions) -> Result<Self> {
         let topics = job.source_topics(log)?;
-        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id).collect();
-        let partitions = topics.iter().map(|topic| topic.config.partitions).collect();
+        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id()).collect();
+        let partitions = topics.iter().map(|topic| topic.partitions()).collect();
         let starts: Vec<Position> = starts.iter().copied().map(Position).collect();
-        let engine_options = EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
+        let mut sources: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
+        for (source, id) in ids.iter().enumerate() {
+            sources.entry(*id).or_default().push(source);
+        }
+        let engine_options =
+            EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
         Ok(Drive {
             log,
             engine: Engine::new(Arc::clone(&job.plan), partitions, engine_options)?,
-            reader: log.reader(&ids, starts.iter().copied().min().unwrap_or(Position(0))),
-            sources: ids.iter().enumerate().map(|(source, id)| (*id, source)).collect(),
+            reader: log.reader(&ids, starts.iter().copied().min().unwrap_or_default()),
+            position: starts.iter().copied().min().unwrap_or_default(),
+            sources,
             starts,
             clock: AppendTime::MIN,
             strict: options.strict,
@@ -84,18 +104,16 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// Next position to be read.
-    pub(super) fn position(&self) -> Position {
-        self.reader.position()
-    }
-
     fn next_stride(&mut self, end: Position) -> Result<Vec<(usize, LogBatch)>> {
         let mut stride = Vec::new();
         let mut bytes = 0;
-        while bytes < STRIDE_BYTES {
+        while bytes < STRIDE_BYTES || stride.is_empty() {
             let batch = match self.reader.next(end) {
                 Ok(Some(batch)) => batch,
-                Ok(None) => break,
+                Ok(None) => {
+                    self.position = self.position.max(end);
+                    break;
+                }
                 Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
                     self.reader.skip_damage();
                     continue;
@@ -105,30 +123,34 @@ impl<'a> Drive<'a> {
                 }
                 Err(e) => return Err(e),
             };
-            let Some(source) = self.sources.get(&batch.topic).copied() else {
+            let Some(sources) = self.sources.get(&batch.topic) else {
                 return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
             };
-            let skip = self.starts[source].0.saturating_sub(batch.first_position.0).min(batch.len() as u64);
-            if skip as usize == batch.len() {
-                continue;
-            }
             let offsets = batch.values.value_offsets();
             bytes += (offsets[batch.len()] - offsets[0]).unsigned_abs() as usize + 16 * batch.len();
-            let len = batch.len();
-            stride.push((source, if skip == 0 { batch } else { batch.slice(skip as usize, len) }));
+            self.position = batch.first_position.plus(batch.len() as u64);
+            for source in sources {
+                stride.extend(from_start(&batch, self.starts[*source]).map(|batch| (*source, batch)));
+            }
         }
         Ok(stride)
     }
 
     /// Processes every record before `end`.
-    pub(super) fn feed(&mut self, end: Position, run_end: Option<Position>, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn feed(
+        &mut self,
+        end: Position,
+        run_end: Option<Position>,
+        sink: &mut impl Sink,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         while !observer.should_stop() && !sink.is_done() {
             let stride = self.next_stride(end)?;
             let Some((_, last)) = stride.last() else { return Ok(()) };
             self.clock = self.clock.max(last.append_time);
             self.engine.push(stride)?;
             self.hand_over(sink)?;
-            observer.on_progress(self.position(), run_end, self.engine.counters());
+            observer.on_progress(self.position, run_end, &self.engine.counters());
         }
         Ok(())
     }
@@ -153,11 +175,14 @@ impl<'a> Drive<'a> {
         let rows = self.engine.drain();
         let rejected = self.engine.counters().rejected;
         if !rows.is_empty() {
-            sink.take(rows, self.reader.position(), self.clock)?;
+            sink.take(rows, self.position, self.clock)?;
         }
         if self.strict && rejected > 0 {
-            return Err(Error::new(ErrorKind::Difference, format!("{rejected} rows were rejected and --strict is set"))
-                .with_hint("the reasons are in the headers of the output's .rejected topic"));
+            return Err(Error::new(
+                ErrorKind::Difference,
+                format!("{rejected} rows were rejected and --strict is set"),
+            )
+            .with_hint("the reasons are in the headers of the output's .rejected topic"));
         }
         Ok(())
     }
@@ -178,7 +203,9 @@ impl<'a> Drive<'a> {
             self.advance(reading.append_time, sink)?;
             observer.on_idle(&self.engine);
             let rest = match self.engine.next_due() {
-                Some(due) => u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX),
+                Some(due) => {
+                    u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX)
+                }
                 None => REST_US_MAX,
             };
             self.log.wait_beyond(reading.position, rest);

@@ -105,11 +105,8 @@ impl<'a> Emitter<'a> {
             streams: vec![StreamProgress::default(); names.len()],
             is_final: false,
         });
-        let replayed = progress
-            .streams
-            .iter()
-            .map(|done| Replayed { done: *done, seen: StreamProgress::default() })
-            .collect();
+        let replayed =
+            progress.streams.iter().map(|done| Replayed { done: *done, seen: StreamProgress::default() }).collect();
         Emitter {
             log,
             job,
@@ -135,7 +132,7 @@ impl<'a> Emitter<'a> {
             let partitions = self.job.plan.outputs[stream / STREAMS.len()].partitions;
             self.topics[stream] = Some(output_topic(self.log, &name, partitions)?);
         }
-        Ok(self.topics[stream].as_ref().map(|topic| topic.id))
+        Ok(self.topics[stream].as_ref().map(|topic| topic.id()))
     }
 
     /// True once the row is known to be in the log already; checks the digest when the last such row is reached.
@@ -183,7 +180,8 @@ impl<'a> Emitter<'a> {
 
     /// One frame: the rows gathered so far and the progress that they make.
     fn send(&mut self) -> Result<()> {
-        let meta = vec![MetaRecord { space: MetaSpace::Progress, key: self.job.key(), value: Some(self.progress.encode()?) }];
+        let meta =
+            vec![MetaRecord { space: MetaSpace::Progress, key: self.job.key(), value: Some(self.progress.encode()?) }];
         let topics = std::mem::take(&mut self.frame).into_iter().collect();
         self.frame_bytes = 0;
         let clock_floor = (self.progress.clock_us > i64::MIN).then_some(self.progress.clock());

@@ -8,7 +8,7 @@ mod record;
 mod run;
 mod verify;
 
-pub use bounds::{Point, parse_point, parse_time_ms};
+pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
 pub use record::{Progress, RunRecord, StreamProgress};
@@ -79,20 +79,30 @@ impl Job {
 
     /// Topics of the sources, in plan order.
     pub fn source_topics(&self, log: &Log) -> Result<Vec<Topic>> {
-        self.plan.sources.iter().map(|source| log.topic(&source.topic)).map(|topic| topic.map_err(missing_source)).collect()
+        self.plan
+            .sources
+            .iter()
+            .map(|source| log.topic(&source.topic))
+            .map(|topic| topic.map_err(missing_source))
+            .collect()
     }
 }
 
 fn missing_source(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => error.with_hint("create it with `kappa topic create`, or write to it with `kappa produce`"),
+        ErrorKind::NotFound => {
+            error.with_hint("create it with `kappa topic create`, or write to it with `kappa produce`")
+        }
         _ => error,
     }
 }
 
 /// Every run that is recorded in the log, with its key.
 pub fn runs(log: &Log) -> Result<Vec<(String, RunRecord)>> {
-    log.meta_scan(MetaSpace::Run, "").into_iter().map(|(key, bytes)| Ok((key.clone(), RunRecord::decode(&key, &bytes)?))).collect()
+    log.meta_scan(MetaSpace::Run, "")
+        .into_iter()
+        .map(|(key, bytes)| Ok((key.clone(), RunRecord::decode(&key, &bytes)?)))
+        .collect()
 }
 
 /// How far a run has come; `None` if it has written nothing yet.

@@ -68,8 +68,12 @@ macro_rules! metadata_codec {
                 let bytes = bincode::encode_to_vec(self, bincode::config::standard().with_fixed_int_encoding())
                     .map_err(|e| Error::internal(concat!("cannot encode a ", $what)).with_source(e))?;
                 if bytes.len() > RECORD_BYTES_MAX {
-                    return Err(Error::input(format!(concat!("the ", $what, " takes {} bytes, at most {} are allowed"), bytes.len(), RECORD_BYTES_MAX))
-                        .with_hint("split the file into several jobs"));
+                    return Err(Error::input(format!(
+                        concat!("the ", $what, " takes {} bytes, at most {} are allowed"),
+                        bytes.len(),
+                        RECORD_BYTES_MAX
+                    ))
+                    .with_hint("split the file into several jobs"));
                 }
                 Ok(bytes)
             }
@@ -80,7 +84,10 @@ macro_rules! metadata_codec {
                 match bincode::decode_from_slice(bytes, config) {
                     Ok((value, read)) if read == bytes.len() => Ok(value),
                     Ok(_) => Err(Error::damage(format!(concat!("the ", $what, " of '{}' has bytes left over"), key))),
-                    Err(e) => Err(Error::damage(format!(concat!("the ", $what, " of '{}' does not decode"), key)).with_source(e)),
+                    Err(e) => {
+                        Err(Error::damage(format!(concat!("the ", $what, " of '{}' does not decode"), key))
+                            .with_source(e))
+                    }
                 }
             }
         }
@@ -118,9 +125,10 @@ pub(super) fn decide(recorded: Option<(&RunRecord, Option<&Progress>)>, asked: &
     let Some(progress) = progress else { return Decision::Resume };
     if !progress.is_final {
         return match asked.end {
-            Some(end) if end < progress.position => {
-                Decision::Refuse(format!("it has gone on to position {}, beyond the end that is asked for", progress.position))
-            }
+            Some(end) if end < progress.position => Decision::Refuse(format!(
+                "it has gone on to position {}, beyond the end that is asked for",
+                progress.position
+            )),
             _ => Decision::Resume,
         };
     }
@@ -128,10 +136,15 @@ pub(super) fn decide(recorded: Option<(&RunRecord, Option<&Progress>)>, asked: &
         return Decision::Same;
     }
     if recorded.flush {
-        return Decision::Refuse(format!("it flushed its open windows at position {}, so it cannot go on from there", progress.position));
+        return Decision::Refuse(format!(
+            "it flushed its open windows at position {}, so it cannot go on from there",
+            progress.position
+        ));
     }
     match asked.end {
-        Some(end) if end < progress.position => Decision::Refuse(format!("it has gone on to position {}", progress.position)),
+        Some(end) if end < progress.position => {
+            Decision::Refuse(format!("it has gone on to position {}", progress.position))
+        }
         _ => Decision::Resume,
     }
 }
@@ -178,9 +191,11 @@ mod tests {
     #[test]
     fn another_plan_or_start_is_refused() {
         let run = record(None, false);
-        for other in [RunRecord { plan_digest: 8, ..run.clone() }, RunRecord { starts: vec![1], ..run.clone() },
-            RunRecord { publish_from_ms: Some(0), ..run.clone() }]
-        {
+        for other in [
+            RunRecord { plan_digest: 8, ..run.clone() },
+            RunRecord { starts: vec![1], ..run.clone() },
+            RunRecord { publish_from_ms: Some(0), ..run.clone() },
+        ] {
             assert!(matches!(decide(Some((&run, None)), &other), Decision::Refuse(_)), "{other:?}");
         }
     }
@@ -190,8 +205,21 @@ mod tests {
         let run = record(Some(10), true);
         let bytes = run.encode().unwrap();
         assert_eq!(RunRecord::decode("k", &bytes).unwrap(), run);
-        let golden: Vec<u8> = [&7u64.to_le_bytes()[..], &1u64.to_le_bytes(), &0u64.to_le_bytes(), &[1], &10u64.to_le_bytes(), &[1, 0],
-            &1u64.to_le_bytes(), &3u64.to_le_bytes(), b"out", &1u64.to_le_bytes(), &2u64.to_le_bytes(), b"in"].concat();
+        let golden: Vec<u8> = [
+            &7u64.to_le_bytes()[..],
+            &1u64.to_le_bytes(),
+            &0u64.to_le_bytes(),
+            &[1],
+            &10u64.to_le_bytes(),
+            &[1, 0],
+            &1u64.to_le_bytes(),
+            &3u64.to_le_bytes(),
+            b"out",
+            &1u64.to_le_bytes(),
+            &2u64.to_le_bytes(),
+            b"in",
+        ]
+        .concat();
         assert_eq!(bytes, golden, "the bytes of a run record must not change");
         let bytes = at(4, true).encode().unwrap();
         assert_eq!(Progress::decode("k", &bytes).unwrap(), at(4, true));

@@ -137,7 +137,7 @@ fn execute(
         }
     }
     emitter.settle()?;
-    Ok(RunReport { outcome, record, progress: emitter.progress().clone(), counters: drive.engine.counters().clone() })
+    Ok(RunReport { outcome, record, progress: emitter.progress().clone(), counters: drive.engine.counters() })
 }
 
 /// Where a bounded run ends: before a position, and for `append:T` with the clock steps due by a time.
@@ -169,7 +169,7 @@ fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord
         flush: request.flush && end.is_some(),
         publish_from_ms: request.publish_from_ms,
         outputs: job.output_topics(),
-        sources: topics.into_iter().map(|topic| topic.name).collect(),
+        sources: topics.into_iter().map(|topic| topic.name().to_owned()).collect(),
     };
     Ok((record, end))
 }
@@ -180,17 +180,21 @@ fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {
 
 fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
     let outputs = if run.outputs.is_empty() { key.to_owned() } else { run.outputs.join("', '") };
-    Error::new(ErrorKind::Conflict, format!("'{outputs}' is written by run '{key}' already: {why}"))
-        .with_hint("`--as NAME` writes beside it, into <output>.NAME; `--restart` removes what it wrote and starts anew")
+    Error::new(ErrorKind::Conflict, format!("'{outputs}' is written by run '{key}' already: {why}")).with_hint(
+        "`--as NAME` writes beside it, into <output>.NAME; `--restart` removes what it wrote and starts anew",
+    )
 }
 
 /// A fresh run does not mix its rows with records that somebody else put into its output topics.
 fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
     for topic in job.output_topics() {
         let Ok(found) = log.topic(&topic) else { continue };
-        if log.partition_ends(found.id)?.iter().any(|end| end.0 > 0) {
-            return Err(Error::new(ErrorKind::Conflict, format!("topic '{topic}' holds records that no run of this job wrote"))
-                .with_hint("`--as NAME` writes into <output>.NAME; `--restart` removes the topic's records first"));
+        if log.partition_ends(found.id())?.iter().any(|end| end.0 > 0) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("topic '{topic}' holds records that no run of this job wrote"),
+            )
+            .with_hint("`--as NAME` writes into <output>.NAME; `--restart` removes the topic's records first"));
         }
     }
     Ok(())

@@ -6,8 +6,8 @@ use super::record::{Progress, RunRecord, StreamProgress};
 use super::{Job, progress};
 use crate::engine::OutputBatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::records::RecordColumns;
-use crate::log::{Log, LogBatch, MetaSpace, Reader};
+use crate::log::records::{LogBatch, RecordColumns};
+use crate::log::{Log, MetaSpace, Reader};
 use crate::types::{AppendTime, Position};
 
 /// The first place where a recomputation and the recorded output part.
@@ -54,11 +54,19 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
     let key = job.key();
     let record = match log.meta(MetaSpace::Run, &key) {
         Some(bytes) => RunRecord::decode(&key, &bytes)?,
-        None => return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify")).with_hint("`kappa run` it first")),
+        None => {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify"))
+                .with_hint("`kappa run` it first"));
+        }
     };
     if record.plan_digest != job.plan.digest {
-        return Err(Error::new(ErrorKind::Conflict, format!("the recorded run of '{key}' computed something else than this file"))
-            .with_hint("verify with the file that ran; `kappa replay FILE --as NAME` computes the changed file beside it"));
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("the recorded run of '{key}' computed something else than this file"),
+        )
+        .with_hint(
+            "verify with the file that ran; `kappa replay FILE --as NAME` computes the changed file beside it",
+        ));
     }
     let Some(progress) = progress(log, &key)? else {
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
@@ -133,8 +141,15 @@ impl Comparer {
         let mut streams = Vec::new();
         for (name, recorded) in stream_names(job).into_iter().zip(&progress.streams) {
             let topic = name.topic.as_ref().and_then(|topic| log.topic(topic).ok());
-            let cursor = topic.map(|topic| Cursor { reader: log.reader(&[topic.id], Position(0)), end, batch: None, row: 0 });
-            streams.push(Stream { name, recorded: *recorded, seen: StreamProgress::default(), cursor, difference: None });
+            let cursor =
+                topic.map(|topic| Cursor { reader: log.reader(&[topic.id()], Position(0)), end, batch: None, row: 0 });
+            streams.push(Stream {
+                name,
+                recorded: *recorded,
+                seen: StreamProgress::default(),
+                cursor,
+                difference: None,
+            });
         }
         debug_assert_eq!(streams.len(), job.plan.outputs.len() * STREAMS.len());
         Ok(Comparer { streams, is_final: progress.is_final, scratch: Vec::new() })
@@ -153,8 +168,14 @@ impl Stream {
         self.difference.is_some() || self.seen.rows >= self.recorded.rows
     }
 
-    fn differs(&mut self, rows: Option<(&RecordColumns, usize)>, what: &str, recorded: Option<(Option<i64>, Option<String>, Option<String>)>) {
-        let mine = rows.map(|(rows, row)| (rows.timestamps_ms[row], text(rows.keys.get(row)), text(rows.values.get(row))));
+    fn differs(
+        &mut self,
+        rows: Option<(&RecordColumns, usize)>,
+        what: &str,
+        recorded: Option<(Option<i64>, Option<String>, Option<String>)>,
+    ) {
+        let mine =
+            rows.map(|(rows, row)| (rows.timestamps_ms[row], text(rows.keys.get(row)), text(rows.values.get(row))));
         let (timestamp, key) = match (&mine, &recorded) {
             (Some((timestamp, key, _)), _) | (None, Some((timestamp, key, _))) => (*timestamp, key.clone()),
             (None, None) => (None, None),

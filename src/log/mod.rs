@@ -102,6 +102,11 @@ impl Log {
         not_built()
     }
 
+    /// Position after the last durable record of a topic; 0 for an empty one.
+    pub fn topic_end(&self, _id: TopicId) -> Result<Position> {
+        not_built()
+    }
+
     /// Queues a batch; blocks while the queue is full.
     pub fn append(&self, _batch: AppendBatch) -> Result<PendingAck> {
         not_built()
