@@ -1,2 +1,5 @@
-//! kappa
-fn main() {}
+//! The `kappa` command: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    kappa::cli::main()
+}

@@ -1,1 +1,148 @@
-//! Module cli.
+//! The command line: arguments, one file a command, exit codes in one place. stdout is data, stderr is talk.
+
+mod args;
+mod bench;
+mod consume;
+mod inspect;
+mod printer;
+mod produce;
+mod progress;
+mod run;
+mod topic;
+mod verify;
+
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+use crate::log::{Log, LogOptions};
+use crate::sql;
+use args::{Args, Command};
+use clap::{CommandFactory, Parser};
+use printer::Printer;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Largest SQL file in bytes.
+const SQL_BYTES_MAX: u64 = 1 << 20;
+
+/// What a command found, beyond errors.
+enum Status {
+    /// Done: exit code 0.
+    Done,
+    /// It ran and found a difference: exit code 1.
+    Differs,
+    /// Damage was found and reported: exit code 3.
+    Damaged,
+}
+
+/// Parses the arguments, runs the command, reports its error on stderr, and gives the exit code: 0 done, 1 ran and found a difference,
+/// 2 wrong input, 3 damage, 4 could not.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { ErrorKind::Input.exit_code() } else { 0 });
+        }
+    };
+    match dispatch(args) {
+        Ok(Status::Done) => ExitCode::SUCCESS,
+        Ok(Status::Differs) => ExitCode::from(1),
+        Ok(Status::Damaged) => ExitCode::from(3),
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            report(&e);
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<Status> {
+    let env = Env::os();
+    let common = args.common;
+    match args.command {
+        Command::Run(command) => run::run(&env, &common, command),
+        Command::Replay(command) => run::replay(&env, &common, command),
+        Command::Verify(command) => verify::run(&env, &common, command),
+        Command::Topic { show, command } => topic::run(&env, &common, &Printer::new(&show), command),
+        Command::Produce(command) => produce::run(&env, &common, command),
+        Command::Consume(command) => consume::run(&env, &common, command),
+        Command::Inspect(command) => inspect::run(&env, &common, command),
+        Command::Bench { show, command } => bench::run(&env, &Printer::new(&show), command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "kappa", &mut io::stdout());
+            Ok(Status::Done)
+        }
+    }
+}
+
+/// `error: ...`, the causes that say more, and the hint.
+fn report(error: &Error) {
+    let mut text = format!("error: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let line = inner.to_string();
+        if !text.contains(&line) {
+            text.push_str(&format!("\n  because: {line}"));
+        }
+        cause = inner.source();
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\n  hint: {hint}"));
+    }
+    talk(&text);
+}
+
+/// One message for the user, on stderr; a closed stderr is no error.
+fn talk(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+fn stdout_error(e: io::Error) -> Error {
+    Error::new(ErrorKind::Closed, format!("cannot write to stdout: {e}")).with_source(e)
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Opens the data folder's log and says what recovery had to do.
+fn open_log(env: &Env, common: &args::Common) -> Result<Log> {
+    let log = Log::open(env, &common.data, LogOptions::default())?;
+    let report = log.report().to_string();
+    if !report.is_empty() {
+        talk(&report);
+    }
+    Ok(log)
+}
+
+/// Reads and plans a SQL file.
+fn load_job(env: &Env, file: &Path, version: Option<String>) -> Result<Job> {
+    let shown = file.display().to_string();
+    let mut text = String::new();
+    crate::connect::open_text(&*env.disk, file)?
+        .take(SQL_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| Error::io("cannot read", file, e))?;
+    if text.len() as u64 > SQL_BYTES_MAX {
+        return Err(Error::input(format!("'{shown}' is larger than {SQL_BYTES_MAX} bytes")));
+    }
+    if let Some(version) = &version {
+        check_version(version)?;
+    }
+    let name = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let plan = sql::plan(&shown, &text)?;
+    Ok(Job { plan: Arc::new(plan), name, version })
+}
+
+fn check_version(version: &str) -> Result<()> {
+    crate::types::check_topic_name(version).map_err(|why| Error::input(format!("--as {version}: {why}")))?;
+    if matches!(version, "late" | "rejected") || version.contains('.') {
+        return Err(Error::input(format!("--as {version}: this ending is reserved")).with_hint("use a name such as v2"));
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //! the operators (which run it). Nothing here knows about SQL text.
 
 use crate::format::FormatSpec;
+use crate::format::framing::Framing;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion_physical_expr::PhysicalExpr;
 use std::path::PathBuf;
@@ -114,22 +115,6 @@ pub struct FileIngest {
     pub path: PathBuf,
     /// How it is cut into records (the records' values are then decoded by the source's format).
     pub framing: Framing,
-}
-
-/// How a text file is cut into records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// One record a line.
-    Lines,
-    /// One record a CSV row (quoted fields may hold line ends); the first row is dropped where `header` is set.
-    Csv {
-        /// First row holds names.
-        header: bool,
-        /// Field delimiter.
-        delimiter: u8,
-        /// Quote character.
-        quote: u8,
-    },
 }
 
 /// A table that is written.

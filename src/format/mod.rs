@@ -1,6 +1,8 @@
 //! Bytes to Arrow and back: JSON, CSV, raw. A value that does not decode is a rejected row with a reason, never an error
 //! of the batch.
 
+pub mod framing;
+
 use arrow::array::BinaryArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;

@@ -23,6 +23,8 @@ pub enum Point {
     TimeMs(i64),
     /// Append time.
     Append(AppendTime),
+    /// A position, and the clock steps due by a time: an answer of the append clock. Has no text form.
+    Reading(Position, AppendTime),
 }
 
 /// Reads `earliest`, `latest`, `position:N`, `offset:N`, `time:T`, `append:T`, or a bare date or time (meaning `time:`).
@@ -93,7 +95,7 @@ pub(super) fn starts(log: &Log, job: &Job, from: Option<&Point>) -> Result<Vec<P
         starts.push(match mode {
             Point::Earliest => Position(0),
             Point::Latest => log.durable_end(),
-            Point::Position(position) => position,
+            Point::Position(position) | Point::Reading(position, _) => position,
             Point::Append(time) => at_or_end(log, log.seek(topic.id(), SeekTarget::Append(time))?),
             Point::TimeMs(ms) => match rowtime_span(log, job, source, topic, ms, i64::MAX)? {
                 Some((first, _)) => first,
@@ -124,6 +126,7 @@ pub(super) fn end(log: &Log, job: &Job, to: &Point) -> Result<(Position, Option<
         Point::Earliest => Ok((Position(0), None)),
         Point::Latest => Ok((sources_end(log, job)?, None)),
         Point::Position(position) => Ok((*position, None)),
+        Point::Reading(position, clock) => Ok((*position, Some(*clock))),
         Point::Append(time) => {
             let reading = log.clock();
             if reading.append_time < *time {

@@ -12,7 +12,7 @@ pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
 pub use record::{Progress, RunRecord, StreamProgress};
-pub use run::{Outcome, Request, RunReport, run};
+pub use run::{Outcome, Request, RunReport, replay_request, run};
 pub use verify::{Difference, VerifyReport, verify};
 
 use crate::engine::OutputStream;

@@ -140,6 +140,28 @@ fn execute(
     Ok(RunReport { outcome, record, progress: emitter.progress().clone(), counters: drive.engine.counters() })
 }
 
+/// The request that makes a replay comparable with the job's own run: the same start and, unless it is still going on, the same
+/// end and flush. Without an own run: the end that the log has now, with a flush.
+pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
+    let own = Job { version: None, ..job.clone() };
+    let Some(bytes) = log.meta(MetaSpace::Run, &own.key()) else {
+        return Ok(Request { bounded: true, flush: true, ..base });
+    };
+    let record = RunRecord::decode(&own.key(), &bytes)?;
+    let starts = record.starts.first().filter(|start| record.starts.iter().all(|s| s == *start));
+    let from = starts.map(|start| Point::Position(Position(*start)));
+    let base = Request { bounded: true, from, ..base };
+    Ok(match progress(log, &own.key())? {
+        Some(progress) if progress.is_final => {
+            Request { to: Some(Point::Reading(progress.position(), progress.clock())), flush: record.flush, ..base }
+        }
+        _ => {
+            let reading = log.clock();
+            Request { to: Some(Point::Reading(reading.position, reading.append_time)), flush: false, ..base }
+        }
+    })
+}
+
 /// Where a bounded run ends: before a position, and for `append:T` with the clock steps due by a time.
 struct End {
     position: Position,

@@ -1,0 +1,303 @@
+//! The arguments of every command, in one table.
+
+use super::printer::Format;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  kappa run job.sql                         run a SQL job: files to their end, topics until Ctrl-C
+  kappa produce visits events.jsonl --format json --key user --time ts
+  kappa run job.sql --bounded               up to the end that the log has now
+  kappa replay job.sql --from 2026-01-01 --as v2
+  kappa verify job.sql                      recompute and compare with what the run wrote
+  kappa consume visits_hourly --max 10 --format json
+
+Exit codes: 0 done, 1 found a difference, 2 wrong input, 3 damage, 4 could not (disk, lock).";
+
+/// Kappa keeps every event in a durable log and computes windows over it: live and replay give the same bytes.
+#[derive(Debug, Parser)]
+#[command(name = "kappa", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Common {
+    /// Data folder; created if missing, owned by one process at a time
+    #[arg(long, global = true, value_name = "DIR", default_value = "./kappa-data", env = "KAPPA_DATA")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Show {
+    /// How results are shown on stdout
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a SQL job: live, or to the end of its input
+    Run(Run),
+    /// Recompute a job over the past, into outputs of another name
+    Replay(Replay),
+    /// Recompute a job and compare with what its run wrote
+    Verify(Verify),
+    /// Create, list, describe and delete topics
+    Topic {
+        #[command(flatten)]
+        show: Show,
+        #[command(subcommand)]
+        command: Topic,
+    },
+    /// Write records to a topic
+    Produce(Produce),
+    /// Read records of a topic
+    Consume(Consume),
+    /// Look at the journal's files and frames, read-only
+    Inspect(Inspect),
+    /// Measure this machine: appends and replays, each beside its limit
+    Bench {
+        #[command(flatten)]
+        show: Show,
+        #[command(subcommand)]
+        command: Bench,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  kappa run fixtures/flights.sql
+  kappa run job.sql --ingest visits=events.jsonl --bounded
+  tail -F access.jsonl | kappa run job.sql --ingest visits=-
+  kappa run job.sql --from 2026-01-01 --to 2026-02-01 --as january";
+
+/// A job whose sources are all files ends with them; any other follows the log until Ctrl-C, or ends with --bounded or --to.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(super) struct Run {
+    /// The SQL file
+    pub file: PathBuf,
+    /// Stop at the end that the log has now, and emit the windows that are still open
+    #[arg(long)]
+    pub bounded: bool,
+    /// With an end: hold open windows back, so that the run can go on later
+    #[arg(long)]
+    pub no_flush: bool,
+    /// Start here instead of where the tables say: earliest, latest, position:N, time:T, append:T, or a date or time
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// End here
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Feed a topic from a file (each event once, also when run again) or from stdin (-) in the same process
+    #[arg(long, value_name = "TOPIC=FILE|-")]
+    pub ingest: Vec<String>,
+    /// Write into <output>.NAME, beside the outputs of another run
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: Option<String>,
+    /// Forget an earlier run on the same outputs, with what it wrote
+    #[arg(long)]
+    pub restart: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct EngineArgs {
+    /// Stop at the first row that does not decode (exit code 1)
+    #[arg(long)]
+    pub strict: bool,
+    /// Go on where records of the log are quarantined
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// Threads of the engine; the output is the same with any number
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+}
+
+/// Reads from the job's start, so that every window is whole, and publishes the windows that start at --from or later.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  kappa replay job.sql --from 2026-01-01 --as v2")]
+pub(super) struct Replay {
+    /// The SQL file
+    pub file: PathBuf,
+    /// Publish windows that start at this time or later: a date, a time, ms since the epoch, or earliest
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: String,
+    /// End here instead of where the job's own run is
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Write into <output>.NAME
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: String,
+    /// Forget an earlier replay of this name, with what it wrote
+    #[arg(long)]
+    pub restart: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Exit code 0: every row and digest is equal. 1: the first window that differs is named.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Verify {
+    /// The SQL file that ran
+    pub file: PathBuf,
+    /// Verify the run that was made with --as NAME
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: Option<String>,
+    /// Threads of the engine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Topic {
+    /// Create a topic
+    Create {
+        /// Its name: letters, digits, '.', '_', '-'
+        name: String,
+        /// Number of partitions
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        partitions: u32,
+        /// Records further ahead of their append time than this move no watermark and no seek
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        max_future: u32,
+    },
+    /// List all topics
+    List,
+    /// Show a topic's partitions, settings, and the run that writes it
+    Describe {
+        /// Its name
+        name: String,
+    },
+    /// Delete a topic and its records
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// How input is cut into records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum InputFormat {
+    /// One record a line
+    Lines,
+    /// One JSON object a line
+    Json,
+    /// One CSV row a record; the first row holds the column names and is not sent
+    Csv,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  kappa produce visits events.jsonl --format json --key user --time ts\n  echo hello | kappa produce greetings")]
+pub(super) struct Produce {
+    /// The topic; created with one partition if missing
+    pub topic: String,
+    /// The file (.gz is unpacked), or - for stdin
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// How the input is cut into records
+    #[arg(long, value_enum, default_value_t = InputFormat::Lines)]
+    pub format: InputFormat,
+    /// Column whose value becomes the record's key (json, csv)
+    #[arg(long, value_name = "COL")]
+    pub key: Option<String>,
+    /// Column with the record's timestamp: ms since the epoch, or a date or time (json, csv)
+    #[arg(long, value_name = "COL")]
+    pub time: Option<String>,
+    /// Send everything to this partition
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  kappa consume visits --max 10\n  kappa consume visits --from 2026-01-01 --format json\n  kappa consume visits --follow --values")]
+pub(super) struct Consume {
+    /// The topic
+    pub topic: String,
+    /// Start here: earliest, latest, position:N, offset:N (with --partition), time:T, append:T, or a date or time
+    #[arg(long, value_name = "POINT", default_value = "earliest", allow_hyphen_values = true)]
+    pub from: String,
+    /// End before here
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Only this partition
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+    /// At most this many records
+    #[arg(long, value_name = "N")]
+    pub max: Option<u64>,
+    /// Wait for new records until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    /// Print the values only, one a line, as they are
+    #[arg(long)]
+    pub values: bool,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Inspect {
+    /// Show every frame, not only files
+    #[arg(long)]
+    pub frames: bool,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bench {
+    /// Durable appends of 1 KiB records by pipelining producers, beside a bare loop of write and fdatasync
+    Append {
+        /// Rounds; each measures both
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// Seconds of appending in each round
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+        /// Producers
+        #[arg(long, default_value_t = 64)]
+        producers: u32,
+        /// Bytes of a record's value
+        #[arg(long, default_value_t = 1024)]
+        record_bytes: usize,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+    /// A 1-minute tumbling count by key over JSON events in the log
+    Replay {
+        /// Rounds; each runs the job once
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// Events, in millions
+        #[arg(long, default_value_t = 10)]
+        millions: u32,
+        /// Distinct keys
+        #[arg(long, default_value_t = 10_000)]
+        keys: u32,
+        /// Threads of the engine
+        #[arg(long, default_value_t = 1)]
+        threads: u16,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+}

@@ -1,0 +1,46 @@
+//! Ctrl-C as a flag that a run looks at.
+
+use crate::env::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set once the user has asked to stop.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// True once set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sets it.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A flag that Ctrl-C or SIGTERM sets. The first signal asks politely; a second one ends the process at once with exit code 4.
+pub fn stop_on_signal() -> std::io::Result<StopFlag> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let flag = StopFlag::default();
+    let set = flag.clone();
+    thread::spawn("kappa-signals", move || {
+        runtime.block_on(async {
+            let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
+                    _ = terminate.recv() => {}
+                }
+                if set.is_set() {
+                    std::process::exit(4);
+                }
+                set.set();
+            }
+        });
+    })?;
+    Ok(flag)
+}
