@@ -191,36 +191,47 @@ impl Column {
     /// every text but `true` (in any case) is false, a decimal with too many digits is NULL.
     #[inline]
     pub(super) fn push_text(&mut self, text: &str) -> Result<(), Reason> {
-        let pushed = match &mut self.values {
-            Values::Text(builder) => Some(builder.append_value(text)),
-            Values::Boolean(builder) => Some(builder.append_value(text.trim().eq_ignore_ascii_case("true"))),
-            Values::Int8(builder) => text.trim().parse().ok().map(|value| builder.append_value(value)),
-            Values::Int16(builder) => text.trim().parse().ok().map(|value| builder.append_value(value)),
-            Values::Int32(builder) => text.trim().parse().ok().map(|value| builder.append_value(value)),
-            Values::Int64(builder) => text.trim().parse().ok().map(|value| builder.append_value(value)),
-            Values::Float32(builder) => text::parse_f32(text.trim()).map(|value| builder.append_value(value)),
-            Values::Float64(builder) => text::parse_f64(text.trim()).map(|value| builder.append_value(value)),
-            Values::Decimal { builder, precision, scale } => {
-                match text::parse_decimal(text.trim(), *precision, *scale) {
-                    Ok(value) => Some(builder.append_value(value)),
-                    Err(NotDecimal::Overflow) => return self.push_null(),
-                    Err(NotDecimal::Malformed) => None,
-                }
-            }
-            Values::Bytes(builder) => text::parse_base64(text).map(|bytes| builder.append_value(bytes)),
-            Values::Date { builder, rule } => {
-                text::parse_date(text.as_bytes(), *rule).map(|value| builder.append_value(value))
-            }
-            Values::Time(builder) => text::parse_time_ms(text.as_bytes()).map(|value| builder.append_value(value)),
-            Values::Timestamp { builder, unit, layout } => text::parse_timestamp(text.as_bytes(), *layout)
-                .and_then(|time| time.to_unit(*unit))
-                .map(|value| builder.append_value(value)),
-            Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => None,
-        };
-        match pushed {
-            Some(()) => Ok(()),
-            None => Err(self.refuse(text)),
+        match self.try_push(text) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.refuse(text)),
+            Err(NotDecimal::Overflow) => self.push_null(),
+            Err(NotDecimal::Malformed) => Err(self.refuse(text)),
         }
+    }
+
+    /// Appends the value of `text` unless it is not one of the type.
+    #[inline]
+    fn try_push(&mut self, text: &str) -> Result<bool, NotDecimal> {
+        macro_rules! push {
+            ($builder:expr, $value:expr) => {
+                if let Some(value) = $value {
+                    $builder.append_value(value);
+                    return Ok(true);
+                }
+            };
+        }
+        match &mut self.values {
+            Values::Text(builder) => push!(builder, Some(text)),
+            Values::Boolean(builder) => push!(builder, Some(text.trim().eq_ignore_ascii_case("true"))),
+            Values::Int8(builder) => push!(builder, text.trim().parse().ok()),
+            Values::Int16(builder) => push!(builder, text.trim().parse().ok()),
+            Values::Int32(builder) => push!(builder, text.trim().parse().ok()),
+            Values::Int64(builder) => push!(builder, text.trim().parse().ok()),
+            Values::Float32(builder) => push!(builder, text::parse_f32(text.trim())),
+            Values::Float64(builder) => push!(builder, text::parse_f64(text.trim())),
+            Values::Decimal { builder, precision, scale } => {
+                push!(builder, Some(text::parse_decimal(text.trim(), *precision, *scale)?));
+            }
+            Values::Bytes(builder) => push!(builder, text::parse_base64(text)),
+            Values::Date { builder, rule } => push!(builder, text::parse_date(text.as_bytes(), *rule)),
+            Values::Time(builder) => push!(builder, text::parse_time_ms(text.as_bytes())),
+            Values::Timestamp { builder, unit, layout } => {
+                let time = text::parse_timestamp(text.as_bytes(), *layout);
+                push!(builder, time.and_then(|time| time.to_unit(*unit)));
+            }
+            Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => (),
+        }
+        Ok(false)
     }
 
     /// Appends bytes as they are to a BYTES column.

@@ -39,7 +39,8 @@ impl Decoder for RawDecoder {
             let pushed = match (rows.columns(), value) {
                 (_, None) => Err("null value".to_owned()),
                 ([column], Some(value)) if column.field.data_type() == &DataType::Binary => {
-                    Ok(column.push_bytes(value))
+                    column.push_bytes(value);
+                    Ok(())
                 }
                 ([column], _) => text::utf8(value).and_then(|text| column.push_text(text)),
                 _ => Ok(()),

@@ -118,7 +118,7 @@ fn year(bytes: &[u8]) -> Option<(i64, &[u8])> {
     };
     let count = body.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let plus = signed && !negative;
-    if count < 4 || count > 9 || (count > 4 && !signed) || (count == 4 && plus) {
+    if !(4..=9).contains(&count) || (count > 4 && !signed) || (count == 4 && plus) {
         return None;
     }
     let (number, rest) = digits(body, count)?;
