@@ -89,3 +89,13 @@ pub fn used_schema(declared: &SchemaRef, used: &[usize]) -> SchemaRef {
     let fields: Vec<_> = used.iter().map(|index| declared.field(*index).clone()).collect();
     std::sync::Arc::new(arrow::datatypes::Schema::new(fields))
 }
+
+/// The decoder of a format for the columns `used` of `declared`.
+pub fn decoder(spec: &FormatSpec, _declared: &SchemaRef, _used: &[usize]) -> crate::Result<Box<dyn Decoder>> {
+    Err(crate::Error::internal(format!("no decoder for {spec:?}")))
+}
+
+/// The encoder of a format.
+pub fn encoder(spec: &FormatSpec, _schema: &SchemaRef) -> crate::Result<Box<dyn Encoder>> {
+    Err(crate::Error::internal(format!("no encoder for {spec:?}")))
+}

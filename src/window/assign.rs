@@ -40,8 +40,13 @@ pub enum Slicer {
 
 /// The largest `offset + k * unit` that is not after `time`.
 fn floor(time: i64, offset: i64, unit: i64) -> i128 {
-    let (time, offset, unit) = (i128::from(time), i128::from(offset), i128::from(unit));
-    time - (time - offset).rem_euclid(unit)
+    match time.checked_sub(offset) {
+        Some(since) => i128::from(time) - i128::from(since.rem_euclid(unit)),
+        None => {
+            let (time, offset, unit) = (i128::from(time), i128::from(offset), i128::from(unit));
+            time - (time - offset).rem_euclid(unit)
+        }
+    }
 }
 
 impl Slicer {
