@@ -1,6 +1,16 @@
 //! Bytes to Arrow and back: JSON, CSV, raw. A value that does not decode is a rejected row with a reason, never an error
 //! of the batch.
 
+mod column;
+mod csv;
+mod json;
+mod raw;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use crate::error::Result;
 use arrow::array::BinaryArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -23,6 +33,8 @@ pub struct JsonOptions {
     pub timestamps: TimestampFormat,
     /// `json.fail-on-missing-field` (default false: a missing field is NULL).
     pub fail_on_missing_field: bool,
+    /// `json.encode.decimal-as-plain-number` (default false: `1E+1` for 10.000, as Flink does).
+    pub decimal_as_plain_number: bool,
 }
 
 /// How JSON writes timestamps.
@@ -44,11 +56,13 @@ pub struct CsvOptions {
     pub quote: Option<u8>,
     /// `csv.null-literal`.
     pub null_literal: Option<String>,
+    /// The opposite of `csv.write-bigdecimal-in-scientific-notation` (default false: `1E+1` for 10.000, as Flink does).
+    pub decimal_as_plain_number: bool,
 }
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        CsvOptions { delimiter: b',', quote: Some(b'"'), null_literal: None }
+        CsvOptions { delimiter: b',', quote: Some(b'"'), null_literal: None, decimal_as_plain_number: false }
     }
 }
 
@@ -90,12 +104,22 @@ pub fn used_schema(declared: &SchemaRef, used: &[usize]) -> SchemaRef {
     std::sync::Arc::new(arrow::datatypes::Schema::new(fields))
 }
 
-/// The decoder of a format for the columns `used` of `declared`.
-pub fn decoder(spec: &FormatSpec, _declared: &SchemaRef, _used: &[usize]) -> crate::Result<Box<dyn Decoder>> {
-    Err(crate::Error::internal(format!("no decoder for {spec:?}")))
+/// A decoder of the columns `used` (ascending) of `declared`. Input error: a column type or an option that the format does not
+/// have.
+pub fn decoder(spec: &FormatSpec, declared: &SchemaRef, used: &[usize]) -> Result<Box<dyn Decoder>> {
+    Ok(match spec {
+        FormatSpec::Json(options) => Box::new(json::JsonDecoder::new(options, declared, used)?),
+        FormatSpec::Csv(options) => Box::new(csv::CsvDecoder::new(options, declared, used)?),
+        FormatSpec::Raw => Box::new(raw::RawDecoder::new(declared, used)?),
+    })
 }
 
-/// The encoder of a format.
-pub fn encoder(spec: &FormatSpec, _schema: &SchemaRef) -> crate::Result<Box<dyn Encoder>> {
-    Err(crate::Error::internal(format!("no encoder for {spec:?}")))
+/// An encoder of rows of `schema`; line ends are the sink's. Input error: a column type or an option that the format does not
+/// have.
+pub fn encoder(spec: &FormatSpec, schema: &SchemaRef) -> Result<Box<dyn Encoder>> {
+    Ok(match spec {
+        FormatSpec::Json(options) => Box::new(json::JsonEncoder::new(options, schema)?),
+        FormatSpec::Csv(options) => Box::new(csv::CsvEncoder::new(options, schema)?),
+        FormatSpec::Raw => Box::new(raw::RawEncoder::new(schema)?),
+    })
 }

@@ -1,0 +1,223 @@
+//! CSV as Flink reads and writes it (that is: as Jackson does).
+
+use super::column::{Column, Reason, Texts, unsupported};
+use super::rows::Rows;
+use super::text::{self, ShortMonth, shortened};
+use super::{CsvOptions, Decoded, Decoder, Encoder, used_schema};
+use crate::error::{Error, Result};
+use arrow::array::{Array, AsArray, BinaryArray};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use std::borrow::Cow;
+
+fn check(options: &CsvOptions, schema: &SchemaRef) -> Result<()> {
+    let quoted_by = |byte| options.quote == Some(byte);
+    if quoted_by(options.delimiter) || matches!(options.delimiter, b'\n' | b'\r') {
+        return Err(Error::input(format!("{:?} cannot delimit CSV fields", char::from(options.delimiter))));
+    }
+    if !options.delimiter.is_ascii() || options.quote.is_some_and(|quote| !quote.is_ascii()) {
+        return Err(Error::input("CSV delimiter and quote character must be ASCII"));
+    }
+    match schema.fields().iter().find(|field| !text::is_scalar(field.data_type())) {
+        Some(field) => Err(unsupported(field)),
+        None => Ok(()),
+    }
+}
+
+/// Decodes CSV rows.
+#[derive(Debug)]
+pub(super) struct CsvDecoder {
+    schema: SchemaRef,
+    options: CsvOptions,
+    /// For each declared column its place among the used ones.
+    places: Vec<Option<usize>>,
+}
+
+impl CsvDecoder {
+    /// A decoder of the columns `used` of `declared`. Input error: a type or an option that CSV does not have.
+    pub(super) fn new(options: &CsvOptions, declared: &SchemaRef, used: &[usize]) -> Result<Self> {
+        let schema = used_schema(declared, used);
+        check(options, &schema)?;
+        let place = |index| used.iter().position(|used| *used == index);
+        let places = (0..declared.fields().len()).map(place).collect();
+        Ok(CsvDecoder { schema, options: options.clone(), places })
+    }
+
+    fn columns(&self, capacity: usize) -> Vec<Column> {
+        let texts = Texts { separator: b' ', short_month: ShortMonth::NextMonth };
+        let column = |field| Column::new(field, texts, capacity).expect("the constructor has checked the types");
+        self.schema.fields().iter().map(column).collect()
+    }
+
+    /// Finds the used fields of a row.
+    fn find<'a>(&self, row: &'a str, found: &mut Vec<Cow<'a, str>>) -> Result<(), Reason> {
+        found.clear();
+        found.resize(self.schema.fields().len(), Cow::Borrowed(""));
+        let row = row.strip_suffix('\n').map_or(row, |row| row.strip_suffix('\r').unwrap_or(row));
+        let mut places = self.places.iter();
+        let mut rest = Some(row);
+        while let Some(text) = rest {
+            let (field, behind) = self.field(text)?;
+            match places.next() {
+                Some(Some(place)) => {
+                    if let Some(slot) = found.get_mut(*place) {
+                        *slot = field;
+                    }
+                }
+                Some(None) => (),
+                None => return Err(format!("more than {} fields: {}", self.places.len(), shortened(row))),
+            }
+            rest = behind;
+        }
+        match places.len() {
+            0 => Ok(()),
+            missing => {
+                let (have, want) = (self.places.len() - missing, self.places.len());
+                Err(format!("{have} fields instead of {want}: {}", shortened(row)))
+            }
+        }
+    }
+
+    /// The first field of a text, and what is behind its delimiter (`None`: it was the last).
+    fn field<'a>(&self, text: &'a str) -> Result<(Cow<'a, str>, Option<&'a str>), Reason> {
+        let delimiter = char::from(self.options.delimiter);
+        if let Some(quote) = self.options.quote
+            && text.as_bytes().first() == Some(&quote)
+        {
+            return quoted(text, char::from(quote), delimiter);
+        }
+        let (field, rest) = match text.split_once(delimiter) {
+            Some((field, rest)) => (field, Some(rest)),
+            None => (text, None),
+        };
+        if field.contains(['\n', '\r']) {
+            return Err(format!("a line end outside quotes: {}", shortened(field)));
+        }
+        Ok((Cow::Borrowed(field), rest))
+    }
+
+    fn push(&self, columns: &mut [Column], found: &[Cow<'_, str>]) -> Result<(), Reason> {
+        let mut outcome = Ok(());
+        for (column, field) in columns.iter_mut().zip(found) {
+            let is_null = self.options.null_literal.as_ref().is_some_and(|literal| literal.as_str() == field);
+            let pushed = if is_null { column.push_null() } else { column.push_text(field) };
+            outcome = outcome.and(pushed);
+        }
+        outcome
+    }
+}
+
+/// [`CsvDecoder::field`] of a text that starts with a quote.
+fn quoted(text: &str, quote: char, delimiter: char) -> Result<(Cow<'_, str>, Option<&str>), Reason> {
+    let body = text.get(1..).unwrap_or_default();
+    let mut value = Cow::Borrowed("");
+    let mut rest = body;
+    loop {
+        let Some((part, behind)) = rest.split_once(quote) else {
+            return Err(format!("a quoted field does not end: {}", shortened(text)));
+        };
+        value = if value.is_empty() { Cow::Borrowed(part) } else { Cow::Owned(value.into_owned() + part) };
+        match behind.strip_prefix(quote) {
+            Some(behind) => {
+                value = Cow::Owned(value.into_owned() + text.get(..1).unwrap_or_default());
+                rest = behind;
+            }
+            None => {
+                // Jackson passes over spaces between the closing quote and the delimiter.
+                let behind = behind.trim_start_matches(|c: char| matches!(c, ' ' | '\t') && c != delimiter);
+                return match behind.strip_prefix(delimiter) {
+                    Some(rest) => Ok((value, Some(rest))),
+                    None if behind.is_empty() => Ok((value, None)),
+                    None => Err(format!("a delimiter was expected behind a closing quote: {}", shortened(behind))),
+                };
+            }
+        }
+    }
+}
+
+impl Decoder for CsvDecoder {
+    fn decode(&self, values: &BinaryArray) -> Decoded {
+        let mut rows = Rows::new(&self.schema, self.columns(values.len()));
+        let mut found = Vec::new();
+        for value in values {
+            let text = text::utf8(value);
+            match text.and_then(|text| self.find(text, &mut found)) {
+                Ok(()) => {
+                    let pushed = self.push(rows.columns(), &found);
+                    rows.end_row(pushed);
+                }
+                Err(reason) => rows.reject(reason),
+            }
+        }
+        rows.finish()
+    }
+}
+
+/// Texts longer than this are put in quotes without a look at them.
+const UNQUOTED_CHARS_MAX: usize = 24;
+
+/// Encodes rows as CSV.
+#[derive(Debug)]
+pub(super) struct CsvEncoder {
+    options: CsvOptions,
+    /// Texts with a smaller character are put in quotes.
+    safe_from: u8,
+}
+
+impl CsvEncoder {
+    /// An encoder for rows of `schema`. Input error: a type or an option that CSV does not have.
+    pub(super) fn new(options: &CsvOptions, schema: &SchemaRef) -> Result<Self> {
+        check(options, schema)?;
+        let safe_from = options.delimiter.max(options.quote.unwrap_or(0)).max(b'\r') + 1;
+        Ok(CsvEncoder { options: options.clone(), safe_from })
+    }
+
+    fn put_text(&self, out: &mut Vec<u8>, text: &[u8]) {
+        let quote = match self.options.quote {
+            Some(quote) if self.needs_quotes(text, quote) => quote,
+            _ => return out.extend_from_slice(text),
+        };
+        out.push(quote);
+        for byte in text {
+            if *byte == quote {
+                out.push(quote);
+            }
+            out.push(*byte);
+        }
+        out.push(quote);
+    }
+
+    fn needs_quotes(&self, text: &[u8], quote: u8) -> bool {
+        let chars = text.iter().filter(|byte| !matches!(byte, 0x80..0xC0)).count();
+        // Jackson counts UTF-16 units.
+        let units = chars + text.iter().filter(|byte| **byte >= 0xF0).count();
+        units > UNQUOTED_CHARS_MAX || text.iter().any(|byte| *byte < self.safe_from || *byte == quote || *byte == b'\\')
+    }
+}
+
+impl Encoder for CsvEncoder {
+    fn encode(&self, batch: &RecordBatch, row: usize, out: &mut Vec<u8>) {
+        let mut scratch = Vec::new();
+        for (index, column) in batch.columns().iter().enumerate() {
+            if index > 0 {
+                out.push(self.options.delimiter);
+            }
+            if column.is_null(row) {
+                out.extend_from_slice(self.options.null_literal.as_deref().unwrap_or_default().as_bytes());
+                continue;
+            }
+            match column.data_type() {
+                DataType::Utf8 => self.put_text(out, column.as_string::<i32>().value(row).as_bytes()),
+                DataType::Boolean => text::put_display(out, column.as_boolean().value(row)),
+                other if other.is_numeric() => {
+                    text::put_scalar(out, column, row, b' ', self.options.decimal_as_plain_number);
+                }
+                _ => {
+                    scratch.clear();
+                    text::put_scalar(&mut scratch, column, row, b' ', false);
+                    self.put_text(out, &scratch);
+                }
+            }
+        }
+    }
+}
