@@ -22,21 +22,3 @@ pub struct Counters {
     /// Records written to the main stream, by output.
     pub rows_out: Vec<u64>,
 }
-
-impl Counters {
-    /// Adds the counts of another part of the same job.
-    pub(super) fn add(&mut self, other: &Counters) {
-        self.rows_in += other.rows_in;
-        self.late += other.late;
-        self.partly_late += other.partly_late;
-        self.rejected += other.rejected;
-        self.ignored_parse_errors += other.ignored_parse_errors;
-        self.null_rowtime += other.null_rowtime;
-        self.beyond_max_future += other.beyond_max_future;
-        self.windows_closed += other.windows_closed;
-        self.rows_out.resize(self.rows_out.len().max(other.rows_out.len()), 0);
-        for (sum, count) in self.rows_out.iter_mut().zip(&other.rows_out) {
-            *sum += count;
-        }
-    }
-}

@@ -1,13 +1,30 @@
 //! The data flow: source columns in log order, stateless steps, windows, outputs.
 
+mod chunk;
 mod counters;
+mod eval;
+mod lane;
+mod operators;
+mod output;
+mod pipeline;
 pub mod plan;
+mod segment;
+mod sink;
+mod source;
+#[cfg(test)]
+mod tests;
 
 pub use counters::Counters;
 
-use crate::error::Result;
+use crate::env::thread::map_ordered;
+use crate::error::{Error, Result};
+use crate::format::{self, Decoder, Encoder, FormatSpec};
 use crate::log::records::{LogBatch, RecordColumns};
 use crate::types::AppendTime;
+use arrow::datatypes::SchemaRef;
+use lane::Lane;
+use output::Outputs;
+use pipeline::Emit;
 use plan::JobPlan;
 use std::sync::Arc;
 
@@ -55,17 +72,56 @@ pub struct Holding {
     pub watermark_ms: Option<i64>,
 }
 
-/// Runs a job plan over records in position order. A pure function from records and clock readings to output records.
+/// Where decoders and encoders come from.
+#[derive(Clone, Copy)]
+struct Codecs {
+    decoder: fn(&FormatSpec, &SchemaRef, &[usize]) -> Result<Box<dyn Decoder>>,
+    encoder: fn(&FormatSpec, &SchemaRef) -> Result<Box<dyn Encoder>>,
+}
+
+/// Runs a job plan over records in position order: a pure function from records and clock readings to output records.
+///
+/// Each source is a lane of its own (watermark, clock, pipelines). Lanes meet only in the outputs, where records are put into
+/// one order by what caused them, so a lane works through its batches of one call without looking at the others.
 pub struct Engine {
     plan: Arc<JobPlan>,
+    threads: usize,
+    lanes: Vec<Lane>,
+    outputs: Outputs,
+    counters: Counters,
+    /// The largest append time seen, or clock given.
+    clock: AppendTime,
+    finished: bool,
 }
 
 impl Engine {
     /// An engine at the start of its input. `partitions_of_source` holds, for each source of the plan, the number of
-    /// partitions of its topic.
+    /// partitions of its topic. Plans with types or sizes that no operator can work on are refused.
     pub fn new(plan: Arc<JobPlan>, partitions_of_source: Vec<u32>, options: EngineOptions) -> Result<Engine> {
-        let _ = (partitions_of_source, options);
-        Ok(Engine { plan })
+        let codecs = Codecs { decoder: format::decoder, encoder: format::encoder };
+        Engine::with_codecs(plan, &partitions_of_source, options, codecs)
+    }
+
+    fn with_codecs(
+        plan: Arc<JobPlan>,
+        partitions_of_source: &[u32],
+        options: EngineOptions,
+        codecs: Codecs,
+    ) -> Result<Engine> {
+        if partitions_of_source.len() != plan.sources.len() {
+            return Err(Error::internal("the number of partitions is needed for each source"));
+        }
+        let lanes = partitions_of_source.iter().enumerate();
+        let lanes = lanes.map(|(source, partitions)| Lane::new(&plan, source, *partitions, codecs));
+        Ok(Engine {
+            threads: options.threads.max(1),
+            lanes: lanes.collect::<Result<_>>()?,
+            outputs: Outputs::new(&plan.outputs),
+            counters: Counters::default(),
+            clock: AppendTime::MIN,
+            finished: false,
+            plan,
+        })
     }
 
     /// A function that gives row and rowtime (ms) of each record of a batch that decodes and has one.
@@ -78,47 +134,102 @@ impl Engine {
     /// stretch of positions come in the same call. How batches are cut does not show in the output. Clock steps due
     /// at or before a record's append time run before it.
     pub fn push(&mut self, batches: Vec<(usize, LogBatch)>) -> Result<()> {
-        drop(batches);
-        Ok(())
+        self.check_open()?;
+        let mut of_lane: Vec<Vec<LogBatch>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for (source, batch) in batches {
+            self.clock = self.clock.max(batch.append_time);
+            of_lane.get_mut(source).ok_or_else(|| Error::internal(format!("there is no source {source}")))?.push(batch);
+        }
+        let mut chunks = Vec::new();
+        for (source, batches) in of_lane.into_iter().enumerate() {
+            chunks.extend(chunk::chunks(batches)?.into_iter().map(|chunk| (source, chunk)));
+        }
+        if self.threads == 1 {
+            // One chunk at a time stays in the caches.
+            for (source, chunk) in chunks {
+                let rows = self.lanes[source].read(chunk)?;
+                self.take(source, &rows)?;
+            }
+        } else {
+            let lanes = &self.lanes;
+            let read = map_ordered(self.threads, chunks, |(source, chunk)| (source, lanes[source].read(chunk)));
+            for (source, rows) in read {
+                self.take(source, &rows?)?;
+            }
+        }
+        self.step_to(self.clock)
+    }
+
+    fn take(&mut self, source: usize, rows: &source::SourceRows) -> Result<()> {
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        self.lanes[source].take(rows, &mut emit)
     }
 
     /// Says that every record still to come has append time >= `clock`: runs all clock steps due at or before it, each at its exact
     /// due time, in order.
     pub fn advance(&mut self, clock: AppendTime) -> Result<()> {
-        let _ = clock;
+        self.check_open()?;
+        self.clock = self.clock.max(clock);
+        self.step_to(self.clock)
+    }
+
+    fn step_to(&mut self, clock: AppendTime) -> Result<()> {
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        for lane in &mut self.lanes {
+            lane.step_to(clock, &mut emit)?;
+        }
+        self.outputs.settle();
         Ok(())
     }
 
     /// Ends the input as Flink does for bounded input: the watermark goes to the end of time, open windows are emitted.
     pub fn finish(&mut self) -> Result<()> {
+        self.check_open()?;
+        self.finished = true;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        for lane in &mut self.lanes {
+            lane.finish(&mut emit)?;
+        }
+        self.outputs.settle();
         Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.finished {
+            true => Err(Error::internal("the input of this engine has ended")),
+            false => Ok(()),
+        }
     }
 
     /// The output since the last call. The order of records within one (output, stream) is the output order; it may be cut
     /// anywhere.
     pub fn drain(&mut self) -> Vec<OutputBatch> {
-        Vec::new()
+        self.outputs.drain()
     }
 
     /// When the next clock step is due, if no record comes before; `None`: only a record can change anything.
     pub fn next_due(&self) -> Option<AppendTime> {
-        None
+        self.lanes.iter().filter_map(Lane::next_due).min()
     }
 
     /// What was read and written so far.
     pub fn counters(&self) -> Counters {
-        Counters { rows_out: vec![0; self.plan.outputs.len()], ..Counters::default() }
+        Counters {
+            rows_out: self.outputs.counts(OutputStream::Main),
+            late: self.outputs.counts(OutputStream::Late).iter().sum(),
+            rejected: self.outputs.counts(OutputStream::Rejected).iter().sum(),
+            ..self.counters.clone()
+        }
     }
 
     /// The watermark that a pipeline has reached, in ms; `None`: none yet.
     pub fn watermark(&self, pipeline: usize) -> Option<i64> {
-        let _ = pipeline;
-        None
+        let source = self.plan.pipelines.get(pipeline)?.source;
+        self.lanes.get(source)?.watermark()
     }
 
     /// Active partitions without a record since `silent_since` that hold back windows which could close without them.
     pub fn holding_partitions(&self, silent_since: AppendTime) -> Vec<Holding> {
-        let _ = silent_since;
-        Vec::new()
+        self.lanes.iter().flat_map(|lane| lane.holding(silent_since)).collect()
     }
 }

@@ -8,6 +8,9 @@ use datafusion_physical_expr::PhysicalExpr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use crate::state::accumulator::AggregateFunction;
+pub use crate::window::WindowKind;
+
 /// A compiled expression over the columns of one batch.
 pub type Expr = Arc<dyn PhysicalExpr>;
 
@@ -196,41 +199,6 @@ pub enum Step {
     },
 }
 
-/// Window kind and sizes, all in ms. Sizes are positive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WindowKind {
-    /// `[s, s + size)`, s = offset mod size.
-    Tumble {
-        /// Length.
-        size_ms: i64,
-        /// Shift of the boundaries, |offset| < size.
-        offset_ms: i64,
-    },
-    /// Every `slide`, `size` long; size is a multiple of slide.
-    Hop {
-        /// Length.
-        size_ms: i64,
-        /// Distance of starts.
-        slide_ms: i64,
-        /// Shift of the boundaries.
-        offset_ms: i64,
-    },
-    /// Growing windows of the same start: `[s, s + step)`, `[s, s + 2 step)`, ... `[s, s + max)`.
-    Cumulate {
-        /// Longest length; a multiple of `step_ms`.
-        max_ms: i64,
-        /// Growth.
-        step_ms: i64,
-        /// Shift of the boundaries.
-        offset_ms: i64,
-    },
-    /// From the first record to `gap` after the last one, per key; records at distance <= gap are together.
-    Session {
-        /// Gap.
-        gap_ms: i64,
-    },
-}
-
 /// A grouped window aggregation.
 #[derive(Debug, Clone)]
 pub struct WindowPlan {
@@ -262,25 +230,4 @@ pub struct AggregateCall {
     pub filter: Option<Expr>,
     /// Result field, with Flink's type.
     pub field: FieldRef,
-}
-
-/// Aggregates with Flink's result types: SUM of an integer type is that type (wrapping as in Java), SUM(DECIMAL(p, s)) is
-/// DECIMAL(38, s), AVG of an integer type is that type (truncated toward zero), AVG(FLOAT/DOUBLE) keeps the type,
-/// AVG(DECIMAL(p, s)) is DECIMAL(38, max(s, 6)). All but COUNT are NULL where no value went in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AggregateFunction {
-    /// Rows, or non-null arguments: BIGINT NOT NULL.
-    Count,
-    /// Sum.
-    Sum,
-    /// Smallest.
-    Min,
-    /// Largest.
-    Max,
-    /// Mean.
-    Avg,
-    /// First non-null value in position order.
-    FirstValue,
-    /// Last non-null value in position order.
-    LastValue,
 }

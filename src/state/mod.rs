@@ -1,1 +1,5 @@
-//! Module state.
+//! What windows remember: keys, and one accumulator slot for each of them.
+
+pub mod accumulator;
+pub mod keys;
+pub mod partial;

@@ -1,1 +1,3 @@
 //! Module time.
+
+pub mod watermark;

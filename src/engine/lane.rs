@@ -1,0 +1,149 @@
+//! One source and everything that hangs on it: its clock, its watermark, its pipelines.
+
+use super::chunk::Chunk;
+use super::output::{Cause, Outputs};
+use super::pipeline::{Emit, Pipeline};
+use super::plan::{JobPlan, SourcePlan};
+use super::segment::Segment;
+use super::sink::reject_by_source;
+use super::source::{Reader, SourceRows};
+use super::{Codecs, Holding};
+use crate::error::Result;
+use crate::time::watermark::{BEFORE_ALL, SourceWatermark, WatermarkRules};
+use crate::types::AppendTime;
+
+/// The state of one source.
+pub(super) struct Lane {
+    source: usize,
+    plan: SourcePlan,
+    reader: Reader,
+    watermark: SourceWatermark,
+    idle_timeout_us: i64,
+    pipelines: Vec<Pipeline>,
+    /// Outputs that the source feeds, each with the first pipeline that does.
+    rejects_to: Vec<(usize, usize)>,
+    /// The running watermark of one segment, kept for its memory.
+    before: Vec<i64>,
+}
+
+impl Lane {
+    pub fn new(plan: &JobPlan, source: usize, partitions: u32, codecs: Codecs) -> Result<Lane> {
+        let source_plan = &plan.sources[source];
+        let rules = source_plan.event_time.as_ref().map_or(WatermarkRules::default(), |event_time| WatermarkRules {
+            idle_timeout_us: event_time.idle_timeout_us.filter(|us| *us > 0),
+            quiet_close: event_time.quiet_close,
+        });
+        let (mut pipelines, mut rejects_to) = (Vec::new(), Vec::<(usize, usize)>::new());
+        for (index, pipeline) in plan.pipelines.iter().enumerate().filter(|(_, p)| p.source == source) {
+            pipelines.push(Pipeline::new(plan, index, codecs)?);
+            if rejects_to.iter().all(|(output, _)| *output != pipeline.output) {
+                rejects_to.push((pipeline.output, index));
+            }
+        }
+        Ok(Lane {
+            source,
+            plan: source_plan.clone(),
+            reader: Reader::new(source_plan, codecs)?,
+            watermark: SourceWatermark::new(partitions, rules),
+            idle_timeout_us: rules.idle_timeout_us.unwrap_or(i64::MAX),
+            pipelines,
+            rejects_to,
+            before: Vec::new(),
+        })
+    }
+
+    /// Decodes a chunk; needs no state, so it can run ahead of [`Lane::take`].
+    pub fn read(&self, chunk: Chunk) -> Result<SourceRows> {
+        self.reader.read(chunk)
+    }
+
+    /// Takes rows in position order, running clock steps between them where they are due.
+    pub fn take(&mut self, rows: &SourceRows, emit: &mut Emit<'_>) -> Result<()> {
+        emit.counters.rows_in += rows.chunk.len() as u64;
+        emit.counters.ignored_parse_errors += rows.ignored;
+        emit.counters.null_rowtime += rows.null_rowtime;
+        emit.counters.beyond_max_future += rows.beyond_max_future;
+        self.reject(rows, emit.outputs);
+        let append_of = |row: &u32| rows.chunk.append_us[*row as usize];
+        let mut from = 0;
+        while let Some(first) = rows.rows.get(from) {
+            let append_us = append_of(first);
+            self.step_to(AppendTime(append_us), emit)?;
+            // No clock step falls due before the earliest one known now, or one timeout after the first of these rows.
+            let due_us =
+                self.next_due().map_or(i64::MAX, |due| due.0).min(append_us.saturating_add(self.idle_timeout_us));
+            let count = match due_us {
+                i64::MAX => rows.rows.len() - from,
+                _ => rows.rows[from..].partition_point(|row| append_of(row) < due_us),
+            };
+            self.segment(rows, from, count, emit)?;
+            from += count;
+        }
+        Ok(())
+    }
+
+    fn reject(&self, rows: &SourceRows, outputs: &mut Outputs) {
+        for (row, why) in &rows.rejected {
+            for to in &self.rejects_to {
+                reject_by_source(&self.plan, &rows.chunk, (*row, why), *to, outputs);
+            }
+        }
+    }
+
+    fn segment(&mut self, rows: &SourceRows, from: usize, count: usize, emit: &mut Emit<'_>) -> Result<()> {
+        self.before.clear();
+        let pairs = rows.rows[from..from + count].iter().zip(&rows.watermarks[from..from + count]);
+        for (row, watermark) in pairs {
+            let row = *row as usize;
+            let before = self.watermark.record(rows.chunk.partitions[row], rows.chunk.append_us[row], *watermark);
+            self.before.push(before);
+        }
+        let topic = &self.plan.topic;
+        let segment = Segment { rows, from, before: &self.before, after: self.watermark.current(), topic };
+        self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.take(&segment, emit))
+    }
+
+    /// When the next clock step is due if no record comes before: a partition becomes idle, or quiet close closes a window.
+    pub fn next_due(&self) -> Option<AppendTime> {
+        let goal = self.pipelines.iter().filter_map(Pipeline::next_goal).min();
+        let quiet = goal.and_then(|goal| self.watermark.quiet_due(goal));
+        self.watermark.idle_due().into_iter().chain(quiet).min()
+    }
+
+    /// Runs the clock steps due at or before `clock`, in order of their due times.
+    pub fn step_to(&mut self, clock: AppendTime, emit: &mut Emit<'_>) -> Result<()> {
+        while let Some(due) = self.next_due().filter(|due| *due <= clock) {
+            self.watermark.step(due);
+            let watermark = self.watermark.current();
+            for pipeline in &mut self.pipelines {
+                pipeline.close(watermark, &|_| Cause::clock(due), emit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all windows.
+    pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(emit))
+    }
+
+    /// The watermark in ms, if anything has moved it.
+    pub fn watermark(&self) -> Option<i64> {
+        Some(self.watermark.current()).filter(|watermark| *watermark != BEFORE_ALL)
+    }
+
+    /// Silent partitions that keep windows open which the others would close.
+    pub fn holding(&self, silent_since: AppendTime) -> Vec<Holding> {
+        let most = self.watermark.active_partitions().map(|p| p.watermark).max().unwrap_or(BEFORE_ALL);
+        let goal = self.pipelines.iter().filter_map(Pipeline::next_goal).min();
+        let Some(goal) = goal.filter(|goal| *goal <= most) else { return Vec::new() };
+        let held = self.watermark.active_partitions().filter(|p| p.watermark < goal && p.last_append < silent_since);
+        let named = held.map(|p| Holding {
+            source: self.source,
+            partition: p.partition,
+            last_append: p.last_append,
+            watermark_ms: Some(p.watermark).filter(|watermark| *watermark != BEFORE_ALL),
+        });
+        named.collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! Output records in output order, whatever order the pipelines made them in.
+//!
+//! Order within one (output, stream): what caused the record (clock due time or record position, in the order in which they
+//! happened), then pipeline; within those the order in which the pipeline made them: window end, window start, key hash,
+//! key bytes.
+
+use super::plan::OutputPlan;
+use super::{OutputBatch, OutputStream};
+use crate::codec::xxh64;
+use crate::log::records::{Header, Partitioning, RecordColumns, encode_headers};
+use crate::types::{AppendTime, PartitionId};
+
+/// What made a window close or a row pass, ordered by when it happened: a clock step due at d comes after all records with an
+/// append time before d and before all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Cause {
+    time_us: i64,
+    /// 0 for the clock, else 1 + position.
+    rank: u64,
+}
+
+impl Cause {
+    /// The end of the input.
+    pub const END: Cause = Cause { time_us: i64::MAX, rank: u64::MAX };
+
+    /// A step of the append clock at its due time.
+    pub fn clock(due: AppendTime) -> Cause {
+        Cause { time_us: due.0, rank: 0 }
+    }
+
+    /// A record.
+    pub fn record(append_us: i64, position: u64) -> Cause {
+        Cause { time_us: append_us, rank: position.saturating_add(1) }
+    }
+}
+
+/// A record for an output; partitions are chosen here.
+pub(super) struct OutputRecord<'a> {
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// Encoded headers.
+    pub headers: &'a [u8],
+}
+
+/// Records of one stream: those whose order is final, and those made since.
+#[derive(Default)]
+struct Stream {
+    ready: RecordColumns,
+    made: RecordColumns,
+    order: Vec<(Cause, usize)>,
+}
+
+impl Stream {
+    /// Brings the records made since the last call into output order. Everything still to come must come after them.
+    fn settle(&mut self) {
+        if self.made.is_empty() {
+            return;
+        }
+        let sorted = self.order.is_sorted();
+        if sorted && self.ready.is_empty() {
+            std::mem::swap(&mut self.ready, &mut self.made);
+        } else {
+            let mut rows: Vec<usize> = (0..self.order.len()).collect();
+            if !sorted {
+                rows.sort_by_key(|row| self.order[*row]);
+            }
+            for row in rows {
+                let made = &self.made;
+                let to = made.partitions[row].map_or(Partitioning::ByKey, |p| Partitioning::Fixed(PartitionId(p)));
+                let headers = made.headers.get(row).unwrap_or_default();
+                self.ready.push_encoded(to, made.timestamps_ms[row], made.keys.get(row), made.values.get(row), headers);
+            }
+            self.made.clear();
+        }
+        self.order.clear();
+    }
+}
+
+/// All outputs of a job.
+pub(super) struct Outputs {
+    streams: Vec<[Stream; 3]>,
+    partitions: Vec<u32>,
+    /// Records pushed so far, by output and stream.
+    counts: Vec<[u64; 3]>,
+}
+
+impl Outputs {
+    pub fn new(outputs: &[OutputPlan]) -> Outputs {
+        Outputs {
+            streams: outputs.iter().map(|_| Default::default()).collect(),
+            partitions: outputs.iter().map(|output| output.partitions).collect(),
+            counts: vec![[0; 3]; outputs.len()],
+        }
+    }
+
+    /// Adds a record made by `pipeline` because of `cause`. Records of one pipeline with equal causes come in output order.
+    pub fn push(&mut self, to: (usize, OutputStream), by: (Cause, usize), record: &OutputRecord<'_>) {
+        let (output, stream) = to;
+        let to = match (stream, record.key, self.partitions[output]) {
+            (OutputStream::Main, Some(_), 2..) => Partitioning::ByKey,
+            // Round robin would depend on how the output is cut into batches.
+            (OutputStream::Main, None, partitions @ 2..) => {
+                let spread = xxh64(record.value.unwrap_or_default(), 0) % u64::from(partitions);
+                Partitioning::Fixed(PartitionId(u32::try_from(spread).unwrap_or(0)))
+            }
+            _ => Partitioning::Fixed(PartitionId(0)),
+        };
+        self.counts[output][stream as usize] += 1;
+        let stream = &mut self.streams[output][stream as usize];
+        stream.order.push(by);
+        stream.made.push_encoded(to, record.timestamp_ms, record.key, record.value, record.headers);
+    }
+
+    /// Fixes the order of all records so far: everything that comes later has a later cause.
+    pub fn settle(&mut self) {
+        self.streams.iter_mut().flatten().for_each(Stream::settle);
+    }
+
+    /// Takes the records whose order is fixed.
+    pub fn drain(&mut self) -> Vec<OutputBatch> {
+        let kinds = [OutputStream::Main, OutputStream::Late, OutputStream::Rejected];
+        let mut batches = Vec::new();
+        for (output, streams) in self.streams.iter_mut().enumerate() {
+            for (stream, kind) in streams.iter_mut().zip(kinds) {
+                if !stream.ready.is_empty() {
+                    batches.push(OutputBatch { output, stream: kind, records: std::mem::take(&mut stream.ready) });
+                }
+            }
+        }
+        batches
+    }
+
+    /// Records pushed so far to a stream of each output.
+    pub fn counts(&self, stream: OutputStream) -> Vec<u64> {
+        self.counts.iter().map(|counts| counts[stream as usize]).collect()
+    }
+}
+
+/// Headers of a record of windows on their first firing.
+pub(super) fn window_headers() -> Vec<u8> {
+    encoded(&[("revision", Some(b"0")), ("pane", Some(b"on-time")), ("op", Some(b"insert"))])
+}
+
+/// Headers of a record that passed through without a window.
+pub(super) fn row_headers() -> Vec<u8> {
+    encoded(&[("op", Some(b"insert"))])
+}
+
+pub(super) fn encoded(headers: &[Header<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_headers(headers, &mut out);
+    out
+}

@@ -1,0 +1,106 @@
+//! MIN, MAX, FIRST_VALUE and LAST_VALUE of STRING and BYTES. Order is by bytes, as in Flink.
+
+use super::{Accumulator, AggregateFunction, Update, same, two, unsupported};
+use crate::error::Result;
+use arrow::array::{ArrayRef, AsArray, BinaryArray, StringArray};
+use arrow::datatypes::DataType;
+use std::any::Any;
+use std::sync::Arc;
+
+/// Position and bytes of the value that is kept.
+type Kept = Option<(u64, Box<[u8]>)>;
+
+struct Bytes {
+    keeps: AggregateFunction,
+    text: bool,
+    kept: Vec<Kept>,
+    /// Bytes of all values kept.
+    held: usize,
+}
+
+pub(super) fn build(function: AggregateFunction, argument: &DataType) -> Result<Box<dyn Accumulator>> {
+    use AggregateFunction::{FirstValue, LastValue, Max, Min};
+    match function {
+        Min | Max | FirstValue | LastValue => {
+            Ok(Box::new(Bytes { keeps: function, text: *argument == DataType::Utf8, kept: Vec::new(), held: 0 }))
+        }
+        other => Err(unsupported(other, argument)),
+    }
+}
+
+/// True if a value takes the place of the one that is kept.
+#[inline]
+fn replaces(function: AggregateFunction, kept: &Kept, position: u64, value: &[u8]) -> bool {
+    let Some((old_position, old)) = kept else { return true };
+    match function {
+        AggregateFunction::Min => value < &**old,
+        AggregateFunction::Max => value > &**old,
+        AggregateFunction::FirstValue => position < *old_position,
+        _ => position > *old_position,
+    }
+}
+
+impl Bytes {
+    fn offer(&mut self, slot: usize, position: u64, value: &[u8]) {
+        let kept = &mut self.kept[slot];
+        if replaces(self.keeps, kept, position, value) {
+            self.held += value.len();
+            self.held -= kept.as_ref().map_or(0, |(_, old)| old.len());
+            *kept = Some((position, value.into()));
+        }
+    }
+}
+
+impl Accumulator for Bytes {
+    fn grow(&mut self, slots: usize) {
+        self.kept.resize(slots.max(self.kept.len()), None);
+    }
+
+    fn reset(&mut self, slot: u32) {
+        if let Some((_, old)) = self.kept[slot as usize].take() {
+            self.held -= old.len();
+        }
+    }
+
+    fn update(&mut self, update: &Update<'_>) {
+        if self.text {
+            let values = update.argument().as_string::<i32>();
+            update.each(|slot, row| self.offer(slot, update.positions[row], values.value(row).as_bytes()));
+        } else {
+            let values = update.argument().as_binary::<i32>();
+            update.each(|slot, row| self.offer(slot, update.positions[row], values.value(row)));
+        }
+    }
+
+    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
+        for (kept, slot) in same::<Bytes>(other).kept.iter().zip(into) {
+            if let Some((position, value)) = kept {
+                self.offer(*slot as usize, *position, value);
+            }
+        }
+    }
+
+    fn fold(&mut self, from: u32, into: u32) {
+        let later = two(&mut self.kept, from, into).and_then(|(from, _)| from.clone());
+        if let Some((position, value)) = later {
+            self.offer(into as usize, position, &value);
+        }
+    }
+
+    fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let values = slots.iter().map(|slot| self.kept[*slot as usize].as_ref().map(|(_, value)| &**value));
+        let text = |bytes| std::str::from_utf8(bytes).expect("values of a STRING column hold UTF-8");
+        Ok(match self.text {
+            true => Arc::new(values.map(|value| value.map(text)).collect::<StringArray>()),
+            false => Arc::new(values.collect::<BinaryArray>()),
+        })
+    }
+
+    fn byte_len(&self) -> usize {
+        self.kept.capacity() * size_of::<Kept>() + self.held
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,54 @@
+//! COUNT(*) and COUNT(x).
+
+use super::{Accumulator, Update, same};
+use crate::error::Result;
+use arrow::array::{ArrayRef, Int64Array};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Counts rows, or rows with a non-null argument.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    counts: Vec<i64>,
+}
+
+impl Accumulator for Count {
+    fn grow(&mut self, slots: usize) {
+        self.counts.resize(slots.max(self.counts.len()), 0);
+    }
+
+    fn reset(&mut self, slot: u32) {
+        self.counts[slot as usize] = 0;
+    }
+
+    fn update(&mut self, update: &Update<'_>) {
+        let counts = self.counts.as_mut_slice();
+        match update.values {
+            None => update.slots.iter().for_each(|slot| counts[*slot as usize] += 1),
+            Some(_) => update.each(|slot, _| counts[slot] += 1),
+        }
+    }
+
+    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
+        for (count, slot) in same::<Count>(other).counts.iter().zip(into) {
+            self.counts[*slot as usize] += count;
+        }
+    }
+
+    fn fold(&mut self, from: u32, into: u32) {
+        self.counts[into as usize] += self.counts[from as usize];
+    }
+
+    fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let counts = slots.iter().map(|slot| self.counts[*slot as usize]);
+        Ok(Arc::new(Int64Array::from_iter_values(counts)))
+    }
+
+    fn byte_len(&self) -> usize {
+        self.counts.capacity() * 8
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

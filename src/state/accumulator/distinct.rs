@@ -1,0 +1,105 @@
+//! DISTINCT: an aggregate that sees each value of a slot once, at its first arrival.
+
+use super::{Accumulator, Update, same};
+use crate::codec::xxh64;
+use crate::error::Result;
+use crate::state::keys::{KeyCodec, KeyTable};
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use std::any::Any;
+
+pub(super) struct Distinct {
+    codec: KeyCodec,
+    /// The values of each slot, by first arrival.
+    seen: Vec<Option<Box<KeyTable>>>,
+    inner: Box<dyn Accumulator>,
+}
+
+impl Distinct {
+    pub(super) fn new(argument: DataType, inner: Box<dyn Accumulator>) -> Result<Self> {
+        Ok(Distinct { codec: KeyCodec::new(vec![argument])?, seen: Vec::new(), inner })
+    }
+
+    /// True if the value is new to the slot.
+    fn insert(seen: &mut Option<Box<KeyTable>>, hash: u64, value: &[u8]) -> bool {
+        let table = seen.get_or_insert_default();
+        let known = table.len();
+        table.intern(hash, value);
+        table.len() > known
+    }
+
+    /// Gives the inner aggregate values that were new, each with its slot.
+    fn feed(&mut self, slots: &[u32], values: &[&[u8]]) {
+        if slots.is_empty() {
+            return;
+        }
+        let columns = self.codec.decode(values.iter().copied()).expect("values encoded by the same codec");
+        let rows: Vec<u32> = (0u32..).take(slots.len()).collect();
+        // DISTINCT is kept only for aggregates that do not look at positions.
+        let positions = vec![0; slots.len()];
+        self.inner.update(&Update { slots, rows: &rows, values: columns.first(), positions: &positions });
+    }
+
+    fn absorb(&mut self, table: &KeyTable, slot: u32) {
+        let (mut slots, mut values) = (Vec::new(), Vec::new());
+        for id in (0u32..).take(table.len()) {
+            if Self::insert(&mut self.seen[slot as usize], table.hash(id), table.key(id)) {
+                slots.push(slot);
+                values.push(table.key(id));
+            }
+        }
+        self.feed(&slots, &values);
+    }
+}
+
+impl Accumulator for Distinct {
+    fn grow(&mut self, slots: usize) {
+        self.seen.resize_with(slots.max(self.seen.len()), || None);
+        self.inner.grow(slots);
+    }
+
+    fn reset(&mut self, slot: u32) {
+        self.seen[slot as usize] = None;
+        self.inner.reset(slot);
+    }
+
+    fn update(&mut self, update: &Update<'_>) {
+        let keys = self.codec.encode(std::slice::from_ref(update.argument()));
+        let (mut slots, mut rows) = (Vec::new(), Vec::new());
+        update.each(|slot, row| {
+            let value = keys.get(row);
+            if Self::insert(&mut self.seen[slot], xxh64(value, 0), value) {
+                slots.push(u32::try_from(slot).expect("slots are u32"));
+                rows.push(u32::try_from(row).expect("rows are u32"));
+            }
+        });
+        self.inner.update(&Update { slots: &slots, rows: &rows, ..*update });
+    }
+
+    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
+        for (table, slot) in same::<Distinct>(other).seen.iter().zip(into) {
+            if let Some(table) = table {
+                self.absorb(table, *slot);
+            }
+        }
+    }
+
+    fn fold(&mut self, from: u32, into: u32) {
+        if let Some(table) = self.seen[from as usize].clone() {
+            self.absorb(&table, into);
+        }
+    }
+
+    fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
+        self.inner.results(slots)
+    }
+
+    fn byte_len(&self) -> usize {
+        let tables = self.seen.iter().flatten().map(|table| size_of::<KeyTable>() + table.byte_len());
+        self.seen.capacity() * 8 + tables.sum::<usize>() + self.inner.byte_len()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,161 @@
+//! Aggregates, one slot per key. Each call works on a whole batch of rows; the loop inside knows its types.
+//!
+//! Results are Flink's. Values are folded in the order of the rows given, which is position order; where partial results are
+//! merged, the earlier slice of time comes first. For floating-point sums that order is part of the answer.
+
+mod average;
+mod bytes;
+mod count;
+mod distinct;
+mod fixed;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use arrow::array::ArrayRef;
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time32MillisecondType, TimeUnit, TimestampMillisecondType,
+};
+use std::any::Any;
+
+/// Aggregates with Flink's result types: SUM of an integer type is that type (wrapping as in Java), SUM(DECIMAL(p, s)) is
+/// DECIMAL(38, s), AVG of an integer type is that type (truncated toward zero), AVG(FLOAT/DOUBLE) keeps the type,
+/// AVG(DECIMAL(p, s)) is DECIMAL(38, max(s, 6)). All but COUNT are NULL where no value went in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    /// Rows, or non-null arguments: BIGINT NOT NULL.
+    Count,
+    /// Sum.
+    Sum,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// Mean.
+    Avg,
+    /// First non-null value in position order.
+    FirstValue,
+    /// Last non-null value in position order.
+    LastValue,
+}
+
+/// What an accumulator is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateSpec {
+    /// Which.
+    pub function: AggregateFunction,
+    /// Each distinct non-null value once.
+    pub distinct: bool,
+    /// Type of the argument; `None` for `COUNT(*)`.
+    pub argument: Option<DataType>,
+    /// Type of the result.
+    pub result: DataType,
+}
+
+/// Rows that go into an accumulator. `slots` and `rows` are parallel and in position order.
+#[derive(Clone, Copy)]
+pub struct Update<'a> {
+    /// Slot of each row.
+    pub slots: &'a [u32],
+    /// Row of `values` and `positions` for each.
+    pub rows: &'a [u32],
+    /// The argument; `None` only for `COUNT(*)`.
+    pub values: Option<&'a ArrayRef>,
+    /// Position of each row in the log.
+    pub positions: &'a [u64],
+}
+
+impl<'a> Update<'a> {
+    fn argument(&self) -> &'a ArrayRef {
+        self.values.expect("only COUNT(*) has no argument, and the builder checked the rest")
+    }
+
+    /// Slot and row of each row whose argument is not null, in order.
+    #[inline]
+    fn each(&self, mut work: impl FnMut(usize, usize)) {
+        let pairs = self.slots.iter().zip(self.rows).map(|(slot, row)| (*slot as usize, *row as usize));
+        match self.values.and_then(|values| values.logical_nulls()).filter(|nulls| nulls.null_count() > 0) {
+            None => pairs.for_each(|(slot, row)| work(slot, row)),
+            Some(nulls) => pairs.filter(|(_, row)| nulls.is_valid(*row)).for_each(|(slot, row)| work(slot, row)),
+        }
+    }
+}
+
+/// One aggregate over any number of slots.
+pub trait Accumulator: Send + Sync {
+    /// Makes room for slots `0..slots`; new ones are empty.
+    fn grow(&mut self, slots: usize);
+    /// Empties a slot.
+    fn reset(&mut self, slot: u32);
+    /// Adds rows.
+    fn update(&mut self, update: &Update<'_>);
+    /// Adds slot `i` of `other`, which was made from the same spec, to slot `into[i]`, for each `i`. `other` comes later in time.
+    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]);
+    /// Adds slot `from` of the same accumulator to slot `into`; `from` comes later in time.
+    fn fold(&mut self, from: u32, into: u32);
+    /// The results of these slots, of the result type.
+    fn results(&self, slots: &[u32]) -> Result<ArrayRef>;
+    /// Bytes held, roughly.
+    fn byte_len(&self) -> usize;
+    /// For [`Accumulator::merge`].
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An empty accumulator, or an error that names the function and type that do not go together.
+pub fn build(spec: &AggregateSpec) -> Result<Box<dyn Accumulator>> {
+    use AggregateFunction::{Avg, Count, Sum};
+    if spec.function == Count && spec.argument.is_none() {
+        return Ok(Box::new(count::Count::default()));
+    }
+    let argument = spec.argument.as_ref().ok_or_else(|| Error::internal(format!("{:?} needs one", spec.function)))?;
+    let inner = match spec.function {
+        Count => Ok(Box::new(count::Count::default()) as Box<dyn Accumulator>),
+        _ => by_type(spec, argument),
+    }?;
+    match spec.distinct && matches!(spec.function, Count | Sum | Avg) {
+        true => Ok(Box::new(distinct::Distinct::new(argument.clone(), inner)?)),
+        false => Ok(inner),
+    }
+}
+
+fn by_type(spec: &AggregateSpec, argument: &DataType) -> Result<Box<dyn Accumulator>> {
+    use AggregateFunction::{Avg, Sum};
+    let result = &spec.result;
+    match argument {
+        DataType::Int8 => fixed::integer::<Int8Type>(spec.function, result),
+        DataType::Int16 => fixed::integer::<Int16Type>(spec.function, result),
+        DataType::Int32 => fixed::integer::<Int32Type>(spec.function, result),
+        DataType::Int64 => fixed::integer::<Int64Type>(spec.function, result),
+        DataType::Float32 => fixed::float::<Float32Type>(spec.function, result),
+        DataType::Float64 => fixed::float::<Float64Type>(spec.function, result),
+        DataType::Decimal128(_, scale) => match spec.function {
+            Sum => Ok(Box::new(average::DecimalSum::new(result))),
+            Avg => Ok(Box::new(average::DecimalAverage::new(*scale, result)?)),
+            other => fixed::ordered::<Decimal128Type>(other, result),
+        },
+        DataType::Date32 => fixed::ordered::<Date32Type>(spec.function, result),
+        DataType::Time32(TimeUnit::Millisecond) => fixed::ordered::<Time32MillisecondType>(spec.function, result),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            fixed::ordered::<TimestampMillisecondType>(spec.function, result)
+        }
+        DataType::Boolean => fixed::boolean(spec.function),
+        DataType::Utf8 | DataType::Binary => bytes::build(spec.function, argument),
+        other => Err(unsupported(spec.function, other)),
+    }
+}
+
+fn unsupported(function: AggregateFunction, argument: &DataType) -> Error {
+    Error::input(format!("{function:?} is not defined for values of type {argument}"))
+}
+
+/// The accumulator of the same spec behind the trait.
+fn same<T: 'static>(other: &dyn Accumulator) -> &T {
+    other.as_any().downcast_ref().expect("merged accumulators are made from one spec")
+}
+
+/// Two different elements of one vector.
+fn two<T>(states: &mut [T], from: u32, into: u32) -> Option<(&T, &mut T)> {
+    let [from, into] = states.get_disjoint_mut([from as usize, into as usize]).ok()?;
+    Some((from, into))
+}
