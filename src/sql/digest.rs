@@ -1,0 +1,150 @@
+//! The digest of a plan: equal for files that differ in white space, comments or order of unused statements only.
+
+use crate::codec::xxh64;
+use crate::engine::plan::{AggregateCall, Expr, NamedExpr, OutputPlan, PipelinePlan, SourcePlan, Step, WindowPlan};
+use crate::error::{Error, Result};
+use arrow::datatypes::{Schema, SchemaRef};
+use std::fmt::Write;
+
+/// XXH64 of the canonical description.
+pub(super) fn of(sources: &[SourcePlan], outputs: &[OutputPlan], pipelines: &[PipelinePlan]) -> Result<u64> {
+    let mut text = String::from("plan 1\n");
+    for source in sources {
+        describe_source(&mut text, source)?;
+    }
+    for output in outputs {
+        let OutputPlan { table, topic, format, schema, primary_key, partitions, sink: _ } = output;
+        line(&mut text, format_args!("output {table:?} {topic:?} {format:?} {primary_key:?} {partitions}"));
+        describe_schema(&mut text, schema);
+    }
+    for pipeline in pipelines {
+        describe_pipeline(&mut text, pipeline, &sources[pipeline.source].schema)?;
+    }
+    Ok(xxh64(text.as_bytes(), 0))
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    let written = writeln!(text, "{arguments}");
+    debug_assert!(written.is_ok(), "writing to a String");
+}
+
+fn describe_source(text: &mut String, source: &SourcePlan) -> Result<()> {
+    let SourcePlan { table, topic, format, declared, used, columns, schema, metadata, event_time, .. } = source;
+    line(text, format_args!("source {table:?} {topic:?} {format:?} {used:?} {metadata:?}"));
+    line(text, format_args!("start {:?} ignore {}", source.startup, source.ignore_parse_errors));
+    describe_schema(text, declared);
+    let mut fields: Vec<_> = used.iter().map(|index| declared.field(*index).clone()).collect();
+    for column in metadata {
+        let (data_type, nullable) = super::table::metadata_type(*column);
+        fields.push(arrow::datatypes::Field::new(format!("{column:?}"), data_type, nullable));
+    }
+    let raw = Schema::new(fields);
+    for column in columns {
+        describe_column(text, column, &raw)?;
+    }
+    if let Some(time) = event_time {
+        let limits = (time.rowtime, time.idle_timeout_us, time.quiet_close, time.max_future_us);
+        line(text, format_args!("time {limits:?}"));
+        describe_expr(text, &time.watermark, schema)?;
+    }
+    Ok(())
+}
+
+fn describe_schema(text: &mut String, schema: &Schema) {
+    for field in schema.fields() {
+        line(text, format_args!("field {:?} {:?} {}", field.name(), field.data_type(), field.is_nullable()));
+    }
+}
+
+fn describe_column(text: &mut String, column: &NamedExpr, schema: &Schema) -> Result<()> {
+    line(text, format_args!("column {:?} {:?}", column.field.data_type(), column.field.is_nullable()));
+    describe_expr(text, &column.expr, schema)
+}
+
+/// A node a line, parents first. Names of columns are left out: their places say which they are.
+fn describe_expr(text: &mut String, expr: &Expr, schema: &Schema) -> Result<()> {
+    use datafusion_physical_expr::ScalarFunctionExpr;
+    use datafusion_physical_expr::expressions::{BinaryExpr, Column, InListExpr, Literal};
+    let data_type =
+        expr.data_type(schema).map_err(|error| Error::internal(format!("an expression has no type: {error}")))?;
+    let children = expr.children();
+    let node = if let Some(column) = expr.downcast_ref::<Column>() {
+        format!("#{}", column.index())
+    } else if let Some(literal) = expr.downcast_ref::<Literal>() {
+        format!("{:?}", literal.value())
+    } else if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+        format!("{}", binary.op())
+    } else if let Some(function) = expr.downcast_ref::<ScalarFunctionExpr>() {
+        format!("{:?}", function.name())
+    } else if let Some(list) = expr.downcast_ref::<InListExpr>() {
+        format!("in {}", list.negated())
+    } else {
+        // The other nodes are told apart by their kind and the form around their children.
+        shape(expr)
+    };
+    line(text, format_args!("{node} {data_type:?} {}", children.len()));
+    for child in children {
+        describe_expr(text, child, schema)?;
+    }
+    Ok(())
+}
+
+/// A node's kind: the first word of its debug form, and whether a CASE has an ELSE.
+fn shape(expr: &Expr) -> String {
+    let debug = format!("{expr:?}");
+    let kind: String = debug.chars().take_while(|c| c.is_alphanumeric()).collect();
+    let otherwise = expr
+        .downcast_ref::<datafusion_physical_expr::expressions::CaseExpr>()
+        .is_some_and(|case| case.else_expr().is_some());
+    format!("{kind} {otherwise}")
+}
+
+fn describe_pipeline(text: &mut String, pipeline: &PipelinePlan, source: &SchemaRef) -> Result<()> {
+    line(text, format_args!("pipeline {} {} {:?}", pipeline.source, pipeline.output, pipeline.rowtime));
+    let mut row = SchemaRef::clone(source);
+    describe_steps(text, &pipeline.before, &mut row)?;
+    if let Some(window) = &pipeline.window {
+        describe_window(text, window, &row)?;
+        row = SchemaRef::clone(&window.schema);
+    }
+    describe_steps(text, &pipeline.after, &mut row)
+}
+
+fn describe_steps(text: &mut String, steps: &[Step], row: &mut SchemaRef) -> Result<()> {
+    for step in steps {
+        match step {
+            Step::Filter(condition) => {
+                line(text, format_args!("filter"));
+                describe_expr(text, condition, row)?;
+            }
+            Step::Project { columns, schema } => {
+                line(text, format_args!("project {}", columns.len()));
+                for column in columns {
+                    describe_column(text, column, row)?;
+                }
+                *row = SchemaRef::clone(schema);
+            }
+            Step::AssignWindows { kind, rowtime, schema } => {
+                line(text, format_args!("assign {kind:?} {rowtime}"));
+                *row = SchemaRef::clone(schema);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe_window(text: &mut String, window: &WindowPlan, row: &SchemaRef) -> Result<()> {
+    line(text, format_args!("window {:?} {}", window.kind, window.rowtime));
+    for key in &window.keys {
+        describe_column(text, key, row)?;
+    }
+    for call in &window.aggregates {
+        let AggregateCall { function, argument, argument_type, distinct, filter, field } = call;
+        let result = field.data_type();
+        line(text, format_args!("call {function:?} {argument_type:?} {distinct} {result:?} {}", filter.is_some()));
+        for expr in argument.iter().chain(filter) {
+            describe_expr(text, expr, row)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! Scalar functions with Flink's names, types and results.
+
+mod call;
+mod convert;
+mod kernel;
+mod math;
+mod nested;
+mod text;
+mod time;
+
+pub(super) use call::{call, names};
+pub(super) use convert::convert;
+pub(super) use kernel::reason;
+pub(super) use math::divide_decimals;
+pub(super) use nested::{field, not_null};
+pub(super) use time::shift;
