@@ -13,8 +13,8 @@ pub(super) fn of(sources: &[SourcePlan], outputs: &[OutputPlan], pipelines: &[Pi
         describe_source(&mut text, source)?;
     }
     for output in outputs {
-        let OutputPlan { table, topic, format, schema, primary_key, partitions, sink: _ } = output;
-        line(&mut text, format_args!("output {table:?} {topic:?} {format:?} {primary_key:?} {partitions}"));
+        let OutputPlan { table, topic, format, schema, primary_key, partitions, is_select, sink: _ } = output;
+        line(&mut text, format_args!("output {table:?} {is_select} {topic:?} {format:?} {primary_key:?} {partitions}"));
         describe_schema(&mut text, schema);
     }
     for pipeline in pipelines {

@@ -388,6 +388,7 @@ impl File<'_> {
         let topic = (sink != SinkKind::Blackhole).then_some(table.options.topic);
         self.outputs.push(OutputPlan {
             table: table.name,
+            is_select: false,
             sink,
             topic,
             format: table.options.format,
@@ -433,6 +434,7 @@ impl File<'_> {
         }
         self.outputs.push(OutputPlan {
             table: name.clone(),
+            is_select: true,
             sink: SinkKind::Print,
             topic: Some(name),
             format: FormatSpec::Json(JsonOptions::default()),

@@ -2,8 +2,9 @@
 
 use super::interval::duration_us;
 use super::text::{Source, nearest};
-use crate::engine::plan::{Framing, StartupMode};
+use crate::engine::plan::StartupMode;
 use crate::error::{Error, Result};
+use crate::format::framing::Framing;
 use crate::format::{CsvOptions, FormatSpec, JsonOptions, TimestampFormat};
 use crate::types::{check_topic_name, is_reserved_output_name};
 use datafusion_sql::sqlparser::tokenizer::Span;
@@ -310,7 +311,8 @@ impl Options<'_> {
                     Some(standard) => return Err(self.bad(standard, "expected 'SQL' or 'ISO-8601'")),
                 };
                 let fail_on_missing_field = self.flag("json.fail-on-missing-field")?;
-                let json = JsonOptions { timestamps, fail_on_missing_field };
+                let decimal_as_plain_number = self.flag("json.encode.decimal-as-plain-number")?;
+                let json = JsonOptions { timestamps, fail_on_missing_field, decimal_as_plain_number };
                 Ok((FormatSpec::Json(json), self.flag("json.ignore-parse-errors")?))
             }
             "csv" => {
@@ -319,7 +321,10 @@ impl Options<'_> {
                     false => Some(self.byte("csv.quote-character", b'"')?),
                 };
                 let null_literal = self.find("csv.null-literal").map(|option| option.value.clone());
-                let csv = CsvOptions { delimiter: self.byte("csv.field-delimiter", b',')?, quote, null_literal };
+                let delimiter = self.byte("csv.field-delimiter", b',')?;
+                let key = "csv.write-bigdecimal-in-scientific-notation";
+                let decimal_as_plain_number = self.find(key).is_some() && !self.flag(key)?;
+                let csv = CsvOptions { delimiter, quote, null_literal, decimal_as_plain_number };
                 Ok((FormatSpec::Csv(csv), self.flag("csv.ignore-parse-errors")?))
             }
             "raw" => Ok((FormatSpec::Raw, false)),
@@ -345,7 +350,7 @@ impl Options<'_> {
     fn framing(&self, format: &FormatSpec) -> Result<Framing> {
         let header = self.flag("csv.header")?;
         Ok(match format {
-            FormatSpec::Csv(csv) => Framing::Csv { header, delimiter: csv.delimiter, quote: csv.quote.unwrap_or(0) },
+            FormatSpec::Csv(csv) => Framing::Csv { header, quote: csv.quote },
             _ => Framing::Lines,
         })
     }
