@@ -9,10 +9,11 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::framing::{Framer, Framing};
 use crate::job::parse_time_ms;
-use crate::log::records::{Partitioning, Record};
-use crate::log::{Log, Producer, ProducerOptions, TopicConfig};
-use crate::types::PartitionId;
+use crate::log::records::{Partitioning, Record, RecordColumns};
+use crate::log::{AppendBatch, Log, PendingAck, TopicConfig};
+use crate::types::{PartitionId, TopicId};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -30,7 +31,7 @@ pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
         _ => Framing::Lines,
     };
     let mut sender = Sender {
-        producer: log.producer(&args.topic, ProducerOptions::default())?,
+        producer: Batches::new(&log, &args.topic)?,
         to,
         format: args.format,
         key: args.key,
@@ -54,7 +55,7 @@ pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
 pub(super) fn pump_stdin(log: &Log, topic: &str, stop: &StopFlag) -> Result<()> {
     ensure_topic(log, topic)?;
     let mut sender = Sender {
-        producer: log.producer(topic, ProducerOptions::default())?,
+        producer: Batches::new(log, topic)?,
         to: Partitioning::ByKey,
         format: InputFormat::Lines,
         key: None,
@@ -121,9 +122,54 @@ fn pump(
     last.map_or(Ok(()), |record| sender.send(&record))
 }
 
+/// Records gathered into appends, a few of them on their way at once.
+struct Batches {
+    log: Log,
+    topic: TopicId,
+    rows: RecordColumns,
+    in_flight: VecDeque<PendingAck>,
+}
+
+const BATCH_BYTES: usize = 512 << 10;
+const IN_FLIGHT_MAX: usize = 4;
+
+impl Batches {
+    fn new(log: &Log, topic: &str) -> Result<Self> {
+        Ok(Batches { log: log.clone(), topic: log.topic(topic)?.id(), rows: RecordColumns::default(), in_flight: VecDeque::new() })
+    }
+
+    fn send_to(&mut self, to: Partitioning, record: &Record<'_>) -> Result<()> {
+        self.rows.push(to, record);
+        if self.rows.byte_len() >= BATCH_BYTES { self.send_pending() } else { Ok(()) }
+    }
+
+    fn send_pending(&mut self) -> Result<()> {
+        if !self.rows.is_empty() {
+            let batch = AppendBatch::records(self.topic, std::mem::take(&mut self.rows));
+            self.in_flight.push_back(self.log.append(batch)?);
+        }
+        while self.in_flight.len() > IN_FLIGHT_MAX {
+            self.wait_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn wait_oldest(&mut self) -> Result<()> {
+        self.in_flight.pop_front().map_or(Ok(()), |pending| pending.wait().map(drop))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.send_pending()?;
+        while !self.in_flight.is_empty() {
+            self.wait_oldest()?;
+        }
+        Ok(())
+    }
+}
+
 /// Turns input records into log records.
 struct Sender {
-    producer: Producer,
+    producer: Batches,
     to: Partitioning,
     format: InputFormat,
     key: Option<String>,

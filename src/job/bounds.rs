@@ -3,7 +3,7 @@
 use super::Job;
 use crate::engine::Engine;
 use crate::engine::plan::StartupMode;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, Seek, SeekTarget, Topic};
 use crate::types::{AppendTime, Offset, PartitionId, Position};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
@@ -73,7 +73,23 @@ pub fn parse_time_ms(text: &str) -> Result<i64> {
 pub(super) fn sources_end(log: &Log, job: &Job) -> Result<Position> {
     let mut end = Position(0);
     for topic in job.source_topics(log)? {
-        end = end.max(log.topic_end(topic.id())?);
+        end = end.max(topic_end(log, &topic)?);
+    }
+    Ok(end)
+}
+
+/// Position after the last record of a topic.
+fn topic_end(log: &Log, topic: &Topic) -> Result<Position> {
+    let mut end = Position(0);
+    for (partition, partition_end) in (0..).map(PartitionId).zip(log.partition_ends(topic.id())?) {
+        let Some(last) = partition_end.0.checked_sub(1) else { continue };
+        match log.seek(topic.id(), SeekTarget::Offset { partition, offset: Offset(last) }) {
+            Ok(Seek::At(position)) => end = end.max(position.plus(1)),
+            // Quarantined: whoever reads it will say so.
+            Ok(Seek::NoSuchRecord) => end = log.durable_end(),
+            Err(e) if e.kind() == ErrorKind::Damage => end = log.durable_end(),
+            Err(e) => return Err(e),
+        }
     }
     Ok(end)
 }

@@ -90,6 +90,8 @@ const KNOWN: &[&str] = &[
     "csv.ignore-parse-errors",
     "json.ignore-parse-errors",
     "json.fail-on-missing-field",
+    "json.encode.decimal-as-plain-number",
+    "csv.write-bigdecimal-in-scientific-notation",
     "json.timestamp-format.standard",
 ];
 
