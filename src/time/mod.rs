@@ -1,1 +1,3 @@
-//! Module time.
+//! Time as functions: the append clock and watermarks. Nothing here reads a clock.
+
+pub mod append_clock;
