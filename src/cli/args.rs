@@ -205,7 +205,9 @@ pub(super) enum InputFormat {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  kappa produce visits events.jsonl --format json --key user --time ts\n  echo hello | kappa produce greetings")]
+#[command(
+    after_help = "Examples:\n  kappa produce visits events.jsonl --format json --key user --time ts\n  echo hello | kappa produce greetings"
+)]
 pub(super) struct Produce {
     /// The topic; created with one partition if missing
     pub topic: String,
@@ -227,7 +229,9 @@ pub(super) struct Produce {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  kappa consume visits --max 10\n  kappa consume visits --from 2026-01-01 --format json\n  kappa consume visits --follow --values")]
+#[command(
+    after_help = "Examples:\n  kappa consume visits --max 10\n  kappa consume visits --from 2026-01-01 --format json\n  kappa consume visits --follow --values"
+)]
 pub(super) struct Consume {
     /// The topic
     pub topic: String,

@@ -24,7 +24,10 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
     let log = open_log(env, common)?;
     let topic = log.topic(&args.topic)?;
     if let Some(partition) = args.partition.filter(|partition| *partition >= topic.partitions()) {
-        return Err(Error::new(ErrorKind::NotFound, format!("topic '{}' has no partition {partition}: it has {}", topic.name(), topic.partitions())));
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("topic '{}' has no partition {partition}: it has {}", topic.name(), topic.partitions()),
+        ));
     }
     let Some(start) = position_of(&log, &topic, parse_point(&args.from)?, args.partition)? else {
         talk(&format!("no such record: nothing in '{}' at or after {}", topic.name(), args.from));
@@ -42,7 +45,8 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
     let mut reader = log.reader(&[topic.id()], start);
     output.copy(&mut reader, end.unwrap_or(log.durable_end()))?;
     if args.follow && end.is_none() {
-        let stop = stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
+        let stop = stop_on_signal()
+            .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
         while output.left > 0 && !stop.is_set() {
             let end = log.wait_beyond(reader.position(), REST_US);
             output.copy(&mut reader, end)?;
@@ -73,7 +77,9 @@ fn position_of(log: &Log, topic: &Topic, point: Point, partition: Option<u32>) -
 /// Position that a point ends before; for a time the smallest span that holds every earlier record.
 fn end_of(log: &Log, topic: &Topic, point: Point, partition: Option<u32>) -> Result<Option<Position>> {
     match point {
-        Point::TimeMs(ms) => Ok(Some(log.seek_range(topic.id(), i64::MIN, ms)?.span.map_or(Position(0), |(_, end)| end))),
+        Point::TimeMs(ms) => {
+            Ok(Some(log.seek_range(topic.id(), i64::MIN, ms)?.span.map_or(Position(0), |(_, end)| end)))
+        }
         point => position_of(log, topic, point, partition),
     }
 }
@@ -122,18 +128,21 @@ fn text(array: &BinaryArray, row: usize) -> Value {
 }
 
 fn time(microseconds: i64, format: &str) -> Value {
-    DateTime::from_timestamp_micros(microseconds).map_or(json!(microseconds), |time| json!(time.format(format).to_string()))
+    DateTime::from_timestamp_micros(microseconds)
+        .map_or(json!(microseconds), |time| json!(time.format(format).to_string()))
 }
 
 fn cells(batch: &LogBatch, row: usize) -> Result<Vec<Value>> {
     let headers: Map<String, Value> = decode_headers(batch.headers.value(row))
         .map_err(|e| Error::damage(format!("headers at position {}: {e}", batch.first_position.plus(row as u64))))?
         .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.map_or(Value::Null, |bytes| json!(String::from_utf8_lossy(bytes)))))
+        .map(|(name, value)| {
+            (name.to_owned(), value.map_or(Value::Null, |bytes| json!(String::from_utf8_lossy(bytes))))
+        })
         .collect();
-    let timestamp = batch.timestamp_ms(row).map(|ms| {
-        ms.checked_mul(1000).map_or(json!(ms), |us| time(us, "%Y-%m-%dT%H:%M:%S%.3fZ"))
-    });
+    let timestamp = batch
+        .timestamp_ms(row)
+        .map(|ms| ms.checked_mul(1000).map_or(json!(ms), |us| time(us, "%Y-%m-%dT%H:%M:%S%.3fZ")));
     Ok(vec![
         json!(batch.first_position.0 + row as u64),
         json!(batch.partitions[row]),

@@ -1,10 +1,111 @@
-//! `kappa inspect`.
+//! `kappa inspect`: the journal as it lies on disk, without opening it.
 
-use super::Status;
 use super::args::{Common, Inspect};
+use super::printer::Printer;
+use super::{Status, stdout_error, talk};
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::log::inspect::{FileSummary, FrameSummary, Inspection, inspect};
+use serde_json::{Value, json};
+use std::io::{self, Write};
 
-pub(super) fn run(_: &Env, _: &Common, _: Inspect) -> Result<Status> {
-    Ok(Status::Damaged)
+/// [`Inspection::severity`] of a torn tail and of damage.
+const TORN: u8 = 1;
+
+pub(super) fn run(env: &Env, common: &Common, args: Inspect) -> Result<Status> {
+    let seen = inspect(env, &common.data)?;
+    let printer = Printer::new(&args.show);
+    if printer.is_json() {
+        let text =
+            serde_json::to_string(&seen).map_err(|e| Error::internal("cannot show the inspection").with_source(e))?;
+        writeln!(io::stdout(), "{text}").map_err(stdout_error)?;
+    } else if args.frames {
+        frames(&printer, &seen)?;
+    } else {
+        files(&printer, &seen)?;
+    }
+    for damage in &seen.damage {
+        talk(&format!("damage: {damage}"));
+    }
+    if let Some(torn) = &seen.torn {
+        talk(&format!(
+            "torn write: {} bytes behind byte {} of {}; opening the log cuts them off and keeps them aside",
+            torn.bytes, torn.at, torn.file
+        ));
+    }
+    Ok(match seen.severity() {
+        0 => Status::Done,
+        TORN => Status::Differs,
+        _ => Status::Damaged,
+    })
+}
+
+fn files(printer: &Printer, seen: &Inspection) -> Result<()> {
+    let row = |file: &FileSummary| {
+        let records: u64 = file.frames.iter().map(|frame| u64::from(frame.records)).sum();
+        let first = file.frames.first().map_or(Value::Null, |frame| json!(frame.first_position));
+        let damaged = file.frames.iter().filter(|frame| !is_intact(frame)).count();
+        vec![
+            json!(file.name),
+            json!(file.bytes),
+            json!(file.end),
+            json!(file.frames.len()),
+            first,
+            json!(records),
+            json!(damaged),
+        ]
+    };
+    let rows: Vec<_> = seen.files.iter().map(row).collect();
+    printer.table(&["file", "bytes", "frames_end", "frames", "first_position", "records", "damaged_frames"], &rows)
+}
+
+fn is_intact(frame: &FrameSummary) -> bool {
+    frame.metadata.is_some() && frame.topics.as_ref().is_some_and(|topics| topics.iter().all(|topic| topic.intact))
+}
+
+fn frames(printer: &Printer, seen: &Inspection) -> Result<()> {
+    let name = |number: u32| {
+        let known = seen.topics.iter().find(|(id, ..)| *id == number);
+        known.map_or_else(|| number.to_string(), |(_, name, _)| name.clone())
+    };
+    let row = |file: &FileSummary, frame: &FrameSummary| {
+        let topics: Vec<String> = frame
+            .topics
+            .iter()
+            .flatten()
+            .map(|topic| {
+                format!("{} {}{}", name(topic.topic), topic.records, if topic.intact { "" } else { " DAMAGED" })
+            })
+            .collect();
+        let metadata: Vec<String> =
+            frame.metadata.iter().flatten().map(|(space, key)| format!("{space:?} {key}")).collect();
+        let holds = if frame.mark { "mark".to_owned() } else { [topics, metadata].concat().join(", ") };
+        vec![
+            json!(file.name),
+            json!(frame.at),
+            json!(frame.bytes),
+            json!(frame.seq),
+            json!(frame.first_position),
+            json!(frame.records),
+            json!(frame.append_time_us),
+            json!(frame.synced_end),
+            json!(is_intact(frame)),
+            json!(holds),
+        ]
+    };
+    let rows: Vec<_> = seen.files.iter().flat_map(|file| file.frames.iter().map(move |frame| (file, frame))).collect();
+    let rows: Vec<_> = rows.into_iter().map(|(file, frame)| row(file, frame)).collect();
+    let columns = [
+        "file",
+        "at",
+        "bytes",
+        "frame",
+        "first_position",
+        "records",
+        "append_time_us",
+        "synced_end",
+        "intact",
+        "holds",
+    ];
+    printer.table(&columns, &rows)
 }

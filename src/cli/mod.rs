@@ -113,9 +113,8 @@ fn is_broken_pipe(error: &Error) -> bool {
 /// Opens the data folder's log and says what recovery had to do.
 fn open_log(env: &Env, common: &args::Common) -> Result<Log> {
     let log = Log::open(env, &common.data, LogOptions::default())?;
-    let report = log.report().to_string();
-    if !report.is_empty() {
-        talk(&report);
+    if !log.report().is_clean() {
+        talk(&log.report().to_string());
     }
     Ok(log)
 }

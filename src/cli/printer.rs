@@ -41,6 +41,10 @@ impl Printer {
         self.format == Format::Table
     }
 
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Shows a whole table.
     pub(super) fn table(&self, columns: &[&str], rows: &[Vec<Value>]) -> Result<()> {
         self.open(columns).rows(rows)

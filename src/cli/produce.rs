@@ -9,11 +9,10 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::framing::{Framer, Framing};
 use crate::job::parse_time_ms;
-use crate::log::records::{Partitioning, Record, RecordColumns};
-use crate::log::{AppendBatch, Log, PendingAck, TopicConfig};
-use crate::types::{PartitionId, TopicId};
+use crate::log::records::{Partitioning, Record};
+use crate::log::{Log, Producer, ProducerOptions, Topic, TopicConfig};
+use crate::types::PartitionId;
 use serde_json::Value;
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -21,18 +20,20 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
     if args.format == InputFormat::Lines && (args.key.is_some() || args.time.is_some()) {
-        return Err(Error::input("--key and --time name columns, and lines have none").with_hint("add --format json or csv"));
+        return Err(
+            Error::input("--key and --time name columns, and lines have none").with_hint("add --format json or csv")
+        );
     }
     let log = open_log(env, common)?;
-    ensure_topic(&log, &args.topic)?;
-    let to = args.partition.map_or(Partitioning::ByKey, |partition| Partitioning::Fixed(PartitionId(partition)));
+    let topic = ensure_topic(&log, &args.topic)?;
+    let partitioning =
+        args.partition.map_or(Partitioning::ByKey, |partition| Partitioning::Fixed(PartitionId(partition)));
     let framing = match args.format {
         InputFormat::Csv => Framing::Csv { header: true, quote: Some(b'"') },
         _ => Framing::Lines,
     };
     let mut sender = Sender {
-        producer: Batches::new(&log, &args.topic)?,
-        to,
+        producer: Producer::new(&log, &topic, ProducerOptions { partitioning, ..ProducerOptions::default() }),
         format: args.format,
         key: args.key,
         time: args.time,
@@ -46,17 +47,16 @@ pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
     let flushed = sender.producer.flush();
     drop(progress);
     talk(&format!("{} records in topic '{}'", sender.sent, args.topic));
-    outcome.and(flushed)?;
+    outcome.and(flushed.map(drop))?;
     log.close()?;
     Ok(Status::Done)
 }
 
 /// Lines of stdin into a topic until it ends or the process is asked to stop; made durable whenever stdin rests.
 pub(super) fn pump_stdin(log: &Log, topic: &str, stop: &StopFlag) -> Result<()> {
-    ensure_topic(log, topic)?;
+    let topic = ensure_topic(log, topic)?;
     let mut sender = Sender {
-        producer: Batches::new(log, topic)?,
-        to: Partitioning::ByKey,
+        producer: Producer::new(log, &topic, ProducerOptions::default()),
         format: InputFormat::Lines,
         key: None,
         time: None,
@@ -65,17 +65,17 @@ pub(super) fn pump_stdin(log: &Log, topic: &str, stop: &StopFlag) -> Result<()> 
         line: 0,
     };
     pump(&mut io::stdin(), Framing::Lines, &mut sender, |_| (), || stop.is_set())?;
-    sender.producer.flush()
+    sender.producer.flush().map(drop)
 }
 
-fn ensure_topic(log: &Log, name: &str) -> Result<()> {
+fn ensure_topic(log: &Log, name: &str) -> Result<Topic> {
     match log.topic(name) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            log.create_topic(name, TopicConfig::default())?;
+            let topic = log.create_topic(name, TopicConfig::default())?;
             talk(&format!("note: topic '{name}' did not exist; created with one partition"));
-            Ok(())
+            Ok(topic)
         }
-        found => found.map(drop),
+        found => found,
     }
 }
 
@@ -95,7 +95,9 @@ fn pump(
     while !should_stop() {
         let read = match input.read(&mut chunk) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            read => read.map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot read the input: {e}")).with_source(e))?,
+            read => read.map_err(|e| {
+                Error::new(ErrorKind::Unavailable, format!("cannot read the input: {e}")).with_source(e)
+            })?,
         };
         if read == 0 {
             break;
@@ -109,7 +111,7 @@ fn pump(
         records.iter().try_for_each(|record| sender.send(record))?;
         if read < chunk.len() {
             // A pipe that gave less than asked for rests: what came must not wait for more.
-            sender.producer.send_pending()?;
+            sender.producer.flush()?;
         }
         on_progress(framer.consumed());
     }
@@ -122,55 +124,9 @@ fn pump(
     last.map_or(Ok(()), |record| sender.send(&record))
 }
 
-/// Records gathered into appends, a few of them on their way at once.
-struct Batches {
-    log: Log,
-    topic: TopicId,
-    rows: RecordColumns,
-    in_flight: VecDeque<PendingAck>,
-}
-
-const BATCH_BYTES: usize = 512 << 10;
-const IN_FLIGHT_MAX: usize = 4;
-
-impl Batches {
-    fn new(log: &Log, topic: &str) -> Result<Self> {
-        Ok(Batches { log: log.clone(), topic: log.topic(topic)?.id(), rows: RecordColumns::default(), in_flight: VecDeque::new() })
-    }
-
-    fn send_to(&mut self, to: Partitioning, record: &Record<'_>) -> Result<()> {
-        self.rows.push(to, record);
-        if self.rows.byte_len() >= BATCH_BYTES { self.send_pending() } else { Ok(()) }
-    }
-
-    fn send_pending(&mut self) -> Result<()> {
-        if !self.rows.is_empty() {
-            let batch = AppendBatch::records(self.topic, std::mem::take(&mut self.rows));
-            self.in_flight.push_back(self.log.append(batch)?);
-        }
-        while self.in_flight.len() > IN_FLIGHT_MAX {
-            self.wait_oldest()?;
-        }
-        Ok(())
-    }
-
-    fn wait_oldest(&mut self) -> Result<()> {
-        self.in_flight.pop_front().map_or(Ok(()), |pending| pending.wait().map(drop))
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.send_pending()?;
-        while !self.in_flight.is_empty() {
-            self.wait_oldest()?;
-        }
-        Ok(())
-    }
-}
-
 /// Turns input records into log records.
 struct Sender {
-    producer: Batches,
-    to: Partitioning,
+    producer: Producer,
     format: InputFormat,
     key: Option<String>,
     time: Option<String>,
@@ -201,8 +157,9 @@ impl Sender {
         let place = |e: Error| e.context(format!("record {}", self.line));
         let (key, time) = self.key_and_time(record).map_err(place)?;
         let timestamp_ms = time.map(|time| parse_time_ms(&time)).transpose().map_err(place)?;
-        let record = Record { timestamp_ms, key: key.as_ref().map(String::as_bytes), value: Some(record), headers: &[] };
-        self.producer.send_to(self.to, &record)?;
+        let record =
+            Record { timestamp_ms, key: key.as_ref().map(String::as_bytes), value: Some(record), headers: &[] };
+        self.producer.send(&record)?;
         self.sent += 1;
         Ok(())
     }
@@ -211,11 +168,13 @@ impl Sender {
         match self.format {
             InputFormat::Lines => Ok((None, None)),
             InputFormat::Json => {
-                let object: Value = serde_json::from_slice(record).map_err(|e| Error::input(format!("not a JSON object: {e}")))?;
+                let object: Value =
+                    serde_json::from_slice(record).map_err(|e| Error::input(format!("not a JSON object: {e}")))?;
                 if !object.is_object() {
                     return Err(Error::input("not a JSON object"));
                 }
-                let text = |column: &Option<String>| column.as_ref().and_then(|name| object.get(name)).and_then(json_text);
+                let text =
+                    |column: &Option<String>| column.as_ref().and_then(|name| object.get(name)).and_then(json_text);
                 Ok((text(&self.key), text(&self.time)))
             }
             InputFormat::Csv => {

@@ -43,7 +43,8 @@ pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
         talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
     let log = open_log(env, common)?;
-    let stop = stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
+    let stop =
+        stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
     take_files(&log, &job)?;
     let pumps = feed(&log, ingests, bounded, &stop)?;
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop);
@@ -69,7 +70,8 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
         }
     };
     let log = open_log(env, common)?;
-    let stop = stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
+    let stop =
+        stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
     take_files(&log, &job)?;
     let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine) };
     let request = match &args.to {
@@ -82,7 +84,12 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
 }
 
 fn engine_request(args: &EngineArgs) -> Request {
-    Request { strict: args.strict, accept_loss: args.accept_loss, threads: usize::from(args.threads), ..Request::default() }
+    Request {
+        strict: args.strict,
+        accept_loss: args.accept_loss,
+        threads: usize::from(args.threads),
+        ..Request::default()
+    }
 }
 
 /// `TOPIC=FILE` or `TOPIC=-`.
@@ -113,7 +120,12 @@ fn take_file(log: &Log, topic: &str, path: &Path, framing: Framing) -> Result<()
 }
 
 /// Feeds topics: before a bounded run, beside a live one.
-fn feed(log: &Log, ingests: Vec<(String, PathBuf)>, bounded: bool, stop: &StopFlag) -> Result<Vec<JoinHandle<Result<()>>>> {
+fn feed(
+    log: &Log,
+    ingests: Vec<(String, PathBuf)>,
+    bounded: bool,
+    stop: &StopFlag,
+) -> Result<Vec<JoinHandle<Result<()>>>> {
     let mut pumps = Vec::new();
     for (topic, path) in ingests {
         let (log, stop) = (log.clone(), stop.clone());
@@ -129,7 +141,10 @@ fn feed(log: &Log, ingests: Vec<(String, PathBuf)>, bounded: bool, stop: &StopFl
         } else {
             let name = format!("kappa-ingest-{}", pumps.len());
             let watched = move || pump().inspect_err(|e| talk(&format!("error: feeding stopped: {e}")));
-            pumps.push(thread::spawn(&name, watched).map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?);
+            pumps.push(
+                thread::spawn(&name, watched)
+                    .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?,
+            );
         }
     }
     Ok(pumps)
@@ -160,7 +175,9 @@ fn write_folders(log: &Log, job: &Job) -> Result<()> {
             FormatSpec::Raw => "txt",
         };
         let folder = match &job.version {
-            Some(version) => path.with_file_name(format!("{}.{version}", path.file_name().unwrap_or_default().to_string_lossy())),
+            Some(version) => {
+                path.with_file_name(format!("{}.{version}", path.file_name().unwrap_or_default().to_string_lossy()))
+            }
             None => path.clone(),
         };
         let (part, rows) = file_sink::write_folder(log, &topic, &folder, ending)?;
@@ -193,7 +210,10 @@ fn summarise(log: &Log, job: &Job, report: &RunReport) -> Result<()> {
     for (count, what) in [
         (counters.partly_late, "records came too late for some of their windows and counted in the others"),
         (counters.ignored_parse_errors, "records did not decode and were ignored, as the table's options say"),
-        (counters.beyond_max_future, "records were further ahead of their append time than max-future and did not move the watermark"),
+        (
+            counters.beyond_max_future,
+            "records were further ahead of their append time than max-future and did not move the watermark",
+        ),
     ] {
         if count > 0 {
             talk(&format!("  {count} {what}"));
@@ -235,7 +255,9 @@ impl Shown {
             for row in (0..batch.len()).filter(|row| batch.values.is_valid(*row)) {
                 let value: Value = serde_json::from_slice(batch.values.value(row))
                     .map_err(|e| Error::internal(format!("a row of '{}' is no JSON", self.topic)).with_source(e))?;
-                rows.push(self.columns.iter().map(|column| value.get(column).cloned().unwrap_or(Value::Null)).collect());
+                rows.push(
+                    self.columns.iter().map(|column| value.get(column).cloned().unwrap_or(Value::Null)).collect(),
+                );
             }
         }
         Ok(rows)

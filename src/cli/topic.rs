@@ -15,9 +15,13 @@ pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Comman
     let log = open_log(env, common)?;
     match command {
         Command::Create { name, partitions, max_future } => {
-            let config = TopicConfig { partitions, max_future_us: i64::from(max_future) * US_PER_S, ..TopicConfig::default() };
+            let config =
+                TopicConfig { partitions, max_future_us: i64::from(max_future) * US_PER_S, ..TopicConfig::default() };
             log.create_topic(&name, config)?;
-            talk(&format!("topic '{name}' created with {partitions} partition{}", if partitions == 1 { "" } else { "s" }));
+            talk(&format!(
+                "topic '{name}' created with {partitions} partition{}",
+                if partitions == 1 { "" } else { "s" }
+            ));
         }
         Command::List => list(&log, printer)?,
         Command::Describe { name } => describe(&log, printer, &name)?,

@@ -37,7 +37,14 @@ pub(super) fn run(env: &Env, common: &Common, args: Verify) -> Result<Status> {
             let output = name.topic.as_ref().unwrap_or(&name.table);
             let digest = |digest: u64| format!("{digest:016x}");
             let is_equal = !report.differences.iter().any(|difference| difference.output == *output);
-            json!([output, recorded.rows, recomputed.rows, digest(recorded.digest), digest(recomputed.digest), is_equal])
+            json!([
+                output,
+                recorded.rows,
+                recomputed.rows,
+                digest(recorded.digest),
+                digest(recomputed.digest),
+                is_equal
+            ])
         })
         .filter_map(|row| match row {
             Value::Array(cells) => Some(cells),

@@ -66,7 +66,9 @@ fn append_round(env: &Env, setup: &Setup, dir: &Path) -> Result<Round> {
         .collect::<std::io::Result<_>>()
         .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a producer: {e}")))?;
     let (seconds, records) = timed(env, || {
-        let counts = producers.into_iter().map(|producer| producer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let counts = producers
+            .into_iter()
+            .map(|producer| producer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         counts.sum::<Result<u64>>()
     })?;
     let bytes = records as f64 * setup.record_bytes as f64;
@@ -80,7 +82,8 @@ fn produce(env: &Env, log: &Log, topic: TopicId, number: u32, record_bytes: usiz
     let key = number.to_le_bytes();
     let mut rows = RecordColumns::default();
     for _ in 0..BATCH_RECORDS {
-        let record = Record { timestamp_ms: Some(i64::from(number)), key: Some(&key), value: Some(&value), headers: &[] };
+        let record =
+            Record { timestamp_ms: Some(i64::from(number)), key: Some(&key), value: Some(&value), headers: &[] };
         rows.push(Partitioning::ByKey, &record);
     }
     let mut in_flight = VecDeque::new();

@@ -18,7 +18,8 @@ pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status
             in_folder(env, &dir, |dir| append::run(env, printer, &setup, dir))?;
         }
         Bench::Replay { rounds, millions, keys, threads, dir } => {
-            let setup = replay::Setup { rounds, events: u64::from(millions) * 1_000_000, keys, threads: usize::from(threads) };
+            let setup =
+                replay::Setup { rounds, events: u64::from(millions) * 1_000_000, keys, threads: usize::from(threads) };
             in_folder(env, &dir, |dir| replay::run(env, printer, &setup, dir))?;
         }
     }
@@ -29,7 +30,8 @@ pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status
 fn in_folder(env: &Env, dir: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let io = |e| Error::io("cannot use", dir, e);
     if env.disk.exists(dir).map_err(io)? {
-        return Err(Error::new(ErrorKind::Conflict, format!("'{}' exists", dir.display())).with_hint("name a new folder with --dir"));
+        return Err(Error::new(ErrorKind::Conflict, format!("'{}' exists", dir.display()))
+            .with_hint("name a new folder with --dir"));
     }
     crate::env::create_dir_durably(&*env.disk, dir).map_err(io)?;
     let outcome = work(dir);
@@ -58,7 +60,9 @@ impl Series {
     }
 
     fn row(&self) -> Vec<Value> {
-        let round = |value: f64| if value.abs() >= 100.0 { json!(value.round() as i64) } else { json!((value * 1000.0).round() / 1000.0) };
+        let round = |value: f64| {
+            if value.abs() >= 100.0 { json!(value.round() as i64) } else { json!((value * 1000.0).round() / 1000.0) }
+        };
         vec![
             json!(self.name),
             json!(self.unit),
@@ -95,7 +99,9 @@ fn show(env: &Env, printer: &Printer, series: &[&Series]) -> Result<()> {
 /// Processor, cores, memory and kernel, as far as the system tells.
 fn machine(env: &Env) -> String {
     let find = |file: &str, key: &str| {
-        read_text(env, file).lines().find_map(|line| line.strip_prefix(key).map(|rest| rest.trim_start_matches([':', ' ', '\t']).to_owned()))
+        read_text(env, file)
+            .lines()
+            .find_map(|line| line.strip_prefix(key).map(|rest| rest.trim_start_matches([':', ' ', '\t']).to_owned()))
     };
     let cpu = find("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
     let memory = find("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown memory".into());
@@ -106,7 +112,10 @@ fn machine(env: &Env) -> String {
 /// Anonymous memory of this process in MiB.
 fn anonymous_mib(env: &Env) -> f64 {
     let status = read_text(env, "/proc/self/status");
-    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
     kib.unwrap_or(f64::NAN) / 1024.0
 }
 

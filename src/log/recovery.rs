@@ -1,0 +1,296 @@
+//! What the facts of a scan mean: torn tail or damage, what is lost, where the log goes on. Pure; [`open`](super::open) acts.
+//!
+//! A write that was never acknowledged may be torn and is cut off. Bytes that were durable once and are not a frame now are
+//! damage: they stay, what they held is named, and everything else is served. The proof that a frame was durable is a later
+//! frame (or file) whose `synced_end` says so. A later frame without that proof shows only that the disk wrote out of order.
+//! The last group before a crash has no such frame: for it, damage cannot be told from a torn write. A mark follows every group
+//! within a tenth of a second of silence.
+
+use crate::log::frame::directory::TopicEntry;
+use crate::log::report::{Damage, DamageKind, LostOffsets};
+use crate::log::scan::{FrameFacts, Item, Section};
+use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, Position, TopicId};
+use std::collections::BTreeMap;
+
+/// What counts about an item of the newest file when it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TailItem {
+    /// A frame: intact or with a damaged part.
+    Frame { at: u64, seq: FrameSeq, synced_end: FrameSeq, intact: bool },
+    /// Bytes that are no frame, with a frame behind them.
+    Gap { at: u64 },
+    /// Bytes to the end that are no frame.
+    Tail { at: u64, all_zero: bool },
+}
+
+impl TailItem {
+    pub fn of(item: &Item<'_>) -> TailItem {
+        match item {
+            Item::Frame(frame) => TailItem::Frame {
+                at: frame.at,
+                seq: frame.header.seq,
+                synced_end: frame.header.synced_end,
+                intact: frame.intact(),
+            },
+            Item::Gap { at, .. } => TailItem::Gap { at: *at },
+            Item::Tail { at, all_zero } => TailItem::Tail { at: *at, all_zero: *all_zero },
+        }
+    }
+}
+
+/// What to do with the newest file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailPlan {
+    /// How many items stay.
+    pub keep: usize,
+    /// Where what stays ends.
+    pub end: u64,
+    /// True if bytes behind `end` are to be cut off.
+    pub cut: bool,
+    /// From here on frames are intact but not proven durable: to be written again before they are trusted.
+    pub unproven_from: u64,
+}
+
+/// Judges the newest file, whose first frame has the sequence `first` if it is there.
+pub(crate) fn judge_tail(first: FrameSeq, items: &[TailItem]) -> TailPlan {
+    let before = FrameSeq(first.0.saturating_sub(1));
+    let proven = items.iter().fold(before, |proven, item| match item {
+        TailItem::Frame { synced_end, .. } => proven.max(*synced_end),
+        _ => proven,
+    });
+    let mut expected = first;
+    let mut hole_at = None;
+    let mut unproven_from = None;
+    for (keep, item) in items.iter().enumerate() {
+        let (at, cut) = match *item {
+            TailItem::Gap { at } => {
+                hole_at = Some(at);
+                continue;
+            }
+            TailItem::Tail { at, all_zero } => (at, !all_zero),
+            TailItem::Frame { at, seq, intact, .. } => {
+                // A lost stretch of which any frame was never acknowledged ends the log: at its start if none was, else behind it.
+                let missing = (seq > expected).then_some((expected, FrameSeq(seq.0 - 1)));
+                let torn_hole = missing.is_some_and(|(_, last)| last > proven);
+                if torn_hole && expected > proven {
+                    return cut_at(hole_at.unwrap_or(at), keep - usize::from(hole_at.is_some()), unproven_from);
+                }
+                if torn_hole || seq < expected || (!intact && seq > proven) {
+                    return cut_at(at, keep, unproven_from);
+                }
+                if seq > proven {
+                    unproven_from = unproven_from.or(Some(at));
+                }
+                hole_at = None;
+                expected = FrameSeq(seq.0 + 1);
+                continue;
+            }
+        };
+        return TailPlan { keep, end: at, cut, unproven_from: unproven_from.unwrap_or(at) };
+    }
+    unreachable_tail(items.len(), unproven_from)
+}
+
+fn cut_at(end: u64, keep: usize, unproven_from: Option<u64>) -> TailPlan {
+    TailPlan { keep, end, cut: true, unproven_from: unproven_from.unwrap_or(end) }
+}
+
+/// A scan always ends with a tail; without one there is nothing to keep or cut.
+fn unreachable_tail(keep: usize, unproven_from: Option<u64>) -> TailPlan {
+    let end = unproven_from.unwrap_or(0);
+    TailPlan { keep, end, cut: false, unproven_from: end }
+}
+
+/// Where the log goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GoOn {
+    pub seq: FrameSeq,
+    pub position: Position,
+    pub clock: AppendTime,
+}
+
+/// End offsets of a partition while frames go by.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    offset: u64,
+    /// How many losses with unknown topics lay before its last run.
+    losses_seen: usize,
+}
+
+/// Bytes where frames should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub file: String,
+    pub bytes: (u64, u64),
+}
+
+/// Follows the frames of all files in order: positions, offsets, the clock, and what is missing.
+pub(crate) struct Follow {
+    expected: FrameSeq,
+    position: Position,
+    clock: AppendTime,
+    ends: BTreeMap<(TopicId, PartitionId), End>,
+    damage: Vec<Damage>,
+    /// Places in `damage` of losses whose topics are unknown.
+    unknown: Vec<usize>,
+    pub frames: u64,
+}
+
+impl Follow {
+    pub fn new() -> Follow {
+        Follow {
+            expected: FrameSeq(1),
+            position: Position(0),
+            clock: AppendTime::MIN,
+            ends: BTreeMap::new(),
+            damage: Vec::new(),
+            unknown: Vec::new(),
+            frames: 0,
+        }
+    }
+
+    pub fn go_on(&self) -> GoOn {
+        GoOn { seq: self.expected, position: self.position, clock: self.clock }
+    }
+
+    /// A time that the clock must not go behind.
+    pub fn clock_at_least(&mut self, time: AppendTime) {
+        self.clock = self.clock.max(time);
+    }
+
+    /// The next frame known has this sequence and position; what lies between is lost, in bytes `hole` of `file`.
+    pub fn arrive(&mut self, seq: FrameSeq, position: Position, hole: &Hole) {
+        if seq > self.expected || position > self.position {
+            self.lose(&hole.file, hole.bytes, (self.expected, seq), (self.position, position));
+        }
+        self.expected = self.expected.max(seq);
+        self.position = self.position.max(position);
+    }
+
+    fn lose(&mut self, file: &str, bytes: (u64, u64), frames: (FrameSeq, FrameSeq), positions: (Position, Position)) {
+        self.unknown.push(self.damage.len());
+        self.damage.push(Damage {
+            kind: DamageKind::Frames,
+            file: file.to_owned(),
+            bytes,
+            frames,
+            positions,
+            offsets: Vec::new(),
+        });
+    }
+
+    /// Takes a frame; true if its directory can be used.
+    pub fn frame(&mut self, frame: &FrameFacts<'_>, file: &str, hole: Option<Hole>) -> bool {
+        let header = &frame.header;
+        let hole = hole.unwrap_or_else(|| Hole { file: file.to_owned(), bytes: (frame.at, frame.at) });
+        self.arrive(header.seq, header.first_position, &hole);
+        self.clock_at_least(header.append_time);
+        self.clock_at_least(header.clock_floor.unwrap_or(AppendTime::MIN));
+        let next = FrameSeq(header.seq.0 + 1);
+        let Some(topics) = &frame.topics else {
+            self.lose(file, (frame.at, frame.end()), (header.seq, next), (header.first_position, header.end()));
+            (self.expected, self.position) = (next, header.end());
+            return false;
+        };
+        self.frames += 1;
+        let mut position = header.first_position;
+        for (index, entry) in topics.iter().enumerate() {
+            let end = position.plus(u64::from(entry.records));
+            self.follow_offsets(entry);
+            if frame.bad_bodies.contains(&index) {
+                let at = frame.at + u64::from(entry.body_at);
+                self.damage.push(Damage {
+                    kind: DamageKind::Records,
+                    file: file.to_owned(),
+                    bytes: (at, at + u64::from(entry.body_len)),
+                    frames: (header.seq, next),
+                    positions: (position, end),
+                    offsets: offsets_of(entry),
+                });
+            }
+            position = end;
+        }
+        (self.expected, self.position) = (next, header.end());
+        true
+    }
+
+    /// The metadata of a frame is damaged.
+    pub fn lose_meta(&mut self, frame: &FrameFacts<'_>, file: &str) {
+        let at = frame.at + frame.header.meta_at() as u64;
+        let position = frame.header.first_position;
+        self.damage.push(Damage {
+            kind: DamageKind::Metadata,
+            file: file.to_owned(),
+            bytes: (at, at + u64::from(frame.header.meta_len)),
+            frames: (frame.header.seq, FrameSeq(frame.header.seq.0 + 1)),
+            positions: (position, position),
+            offsets: Vec::new(),
+        });
+    }
+
+    fn follow_offsets(&mut self, entry: &TopicEntry) {
+        for run in &entry.runs {
+            let losses = self.unknown.len();
+            let end = self.ends.entry((entry.topic, run.partition)).or_default();
+            if run.base.0 > end.offset {
+                // The directory of a later frame tells what a damaged one held.
+                let lost = LostOffsets {
+                    topic: entry.topic,
+                    name: None,
+                    partition: run.partition,
+                    offsets: (Offset(end.offset), run.base),
+                    certain: true,
+                };
+                for place in self.unknown.get(end.losses_seen..).unwrap_or_default() {
+                    if let Some(damage) = self.damage.get_mut(*place) {
+                        damage.offsets.push(lost.clone());
+                    }
+                }
+            }
+            *end = End { offset: run.base.0 + u64::from(run.count), losses_seen: losses };
+        }
+    }
+
+    /// The end offsets and what is damaged. Partitions of `topics` (number and partitions) that were not heard of since a loss
+    /// may have lost as many records as it had: their offsets go on behind that many, so that none is given out twice.
+    pub fn finish(mut self, topics: &[(TopicId, u32)]) -> (BTreeMap<(TopicId, PartitionId), Offset>, Vec<Damage>) {
+        for (topic, partitions) in topics {
+            for partition in (0..*partitions).map(PartitionId) {
+                let end = self.ends.entry((*topic, partition)).or_default();
+                let unheard = self.unknown.get(end.losses_seen..).unwrap_or_default();
+                for place in unheard {
+                    let Some(damage) = self.damage.get_mut(*place) else { continue };
+                    let records = damage.positions.1.0 - damage.positions.0.0;
+                    if records > 0 {
+                        let offsets = (Offset(end.offset), Offset(end.offset + records));
+                        let lost = LostOffsets { topic: *topic, name: None, partition, offsets, certain: false };
+                        damage.offsets.push(lost);
+                        end.offset += records;
+                    }
+                }
+            }
+        }
+        let ends = self.ends.into_iter().map(|(key, end)| (key, Offset(end.offset))).collect();
+        (ends, self.damage)
+    }
+}
+
+/// The offsets that an entry holds, a stretch per run.
+pub(crate) fn offsets_of(entry: &TopicEntry) -> Vec<LostOffsets> {
+    let lost = |run: &crate::log::frame::directory::Run| LostOffsets {
+        topic: entry.topic,
+        name: None,
+        partition: run.partition,
+        offsets: (run.base, Offset(run.base.0 + u64::from(run.count))),
+        certain: true,
+    };
+    entry.runs.iter().map(lost).collect()
+}
+
+/// The metadata bytes of a frame, if it has any and they are intact.
+pub(crate) fn meta_bytes<'a>(frame: &FrameFacts<'a>) -> Option<&'a [u8]> {
+    match frame.meta {
+        Section::Intact(bytes) if !bytes.is_empty() => Some(bytes),
+        _ => None,
+    }
+}
