@@ -75,9 +75,12 @@ pub struct Holding {
 /// Where decoders and encoders come from.
 #[derive(Clone, Copy)]
 struct Codecs {
-    decoder: fn(&FormatSpec, &SchemaRef, &[usize]) -> Result<Box<dyn Decoder>>,
-    encoder: fn(&FormatSpec, &SchemaRef) -> Result<Box<dyn Encoder>>,
+    decoder: DecoderOf,
+    encoder: EncoderOf,
 }
+
+type DecoderOf = fn(&FormatSpec, &SchemaRef, &[usize]) -> Result<Box<dyn Decoder>>;
+type EncoderOf = fn(&FormatSpec, &SchemaRef) -> Result<Box<dyn Encoder>>;
 
 /// Runs a job plan over records in position order: a pure function from records and clock readings to output records.
 ///

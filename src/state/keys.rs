@@ -307,6 +307,7 @@ mod tests {
     use super::*;
     use arrow::array::{BinaryArray, Decimal128Array, Float64Array, Int32Array, TimestampMillisecondArray};
     use arrow::datatypes::TimeUnit;
+    use arrow::util::display::array_value_to_string;
     use std::collections::BTreeSet;
 
     fn columns() -> Vec<ArrayRef> {
@@ -328,7 +329,9 @@ mod tests {
         let codec = KeyCodec::new(types).expect("all are key types");
         let rows = codec.encode(columns);
         let keys: Vec<&[u8]> = (0..columns[0].len()).map(|row| rows.get(row)).collect();
-        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "different keys, different bytes");
+        let shown = |row: usize| columns.iter().map(|c| array_value_to_string(c, row).expect("printable")).collect();
+        let tuples: BTreeSet<Vec<String>> = (0..keys.len()).map(shown).collect();
+        assert!(keys.iter().collect::<BTreeSet<_>>().len() >= tuples.len(), "different keys, different bytes");
         let back = codec.decode(keys.iter().copied()).expect("own encoding");
         for (column, back) in columns.iter().zip(&back) {
             assert_eq!(format!("{column:?}"), format!("{back:?}"));
@@ -339,7 +342,7 @@ mod tests {
     fn keys_come_back_as_columns() {
         round_trip(&columns());
         for column in columns() {
-            round_trip(&[column.clone()]);
+            round_trip(std::slice::from_ref(&column));
             round_trip(&[column.slice(1, 3)]);
         }
     }

@@ -1,1 +1,91 @@
-//! Law 3.
+//! Law 3 at full size: the same records cut into batches of 1, 7, 4,096 and 64k, on 1, 2 and 8 threads. Law 2: the clock asked
+//! often, rarely or never. Both with sums of floats, where any change of order shows.
+
+use super::*;
+
+/// Deterministic noise.
+fn noise(n: u64) -> i64 {
+    i64::try_from(crate::codec::xxh64(&n.to_le_bytes(), 1) >> 33).expect("31 bits")
+}
+
+/// 20,000 events over 3 partitions in bursts of one append time, disordered by up to 40 ms, with silences and bad rows.
+fn events() -> Vec<Event> {
+    let mut append_ms = 0;
+    let event = |n: u64| {
+        let (r, burst) = (noise(n), noise(n / 500));
+        append_ms += i64::from(n.is_multiple_of(500)) * (1 + burst % 60) + i64::from(r % 97 == 0);
+        let time = append_ms - r % 41 - 20;
+        let partition = if burst % 5 == 0 { 0 } else { u32::try_from(r % 3).expect("small") };
+        match r % 211 {
+            0 => Event { append_us: append_ms * 1000, partition, value: "bad".to_owned() },
+            1 => event(append_ms, partition, "null", time, r % 100),
+            _ => event(append_ms, partition, &format!("k{}", r % 37), time, r % 100),
+        }
+    };
+    (0..20_000).map(event).collect()
+}
+
+fn plan() -> JobPlan {
+    let times = Times { bound_ms: 25, idle_ms: Some(30), quiet_close: true, max_future_ms: 1 << 40 };
+    let kinds = [
+        WindowKind::Tumble { size_ms: 20, offset_ms: 3 },
+        WindowKind::Hop { size_ms: 60, slide_ms: 10, offset_ms: 0 },
+        WindowKind::Cumulate { max_ms: 40, step_ms: 5, offset_ms: -1 },
+        WindowKind::Session { gap_ms: 2 },
+    ];
+    job(times, kinds.map(|kind| windowed(kind, calls())).to_vec())
+}
+
+#[test]
+fn batches_and_threads_do_not_show() {
+    let (plan, events) = (plan(), events());
+    let expected = run(&plan, &events, 1, None, 1);
+    assert!(expected.main[0].len() > 5_000 && expected.late[0].len() > 100 && !expected.rejected[0].is_empty());
+    for (size, threads) in [(7, 1), (4_096, 1), (65_536, 1), (65_536, 2), (4_096, 8), (1, 8)] {
+        assert!(run(&plan, &events, size, None, threads) == expected, "batches of {size}, {threads} threads");
+    }
+}
+
+#[test]
+fn how_often_the_clock_is_asked_does_not_show() {
+    let (plan, events) = (plan(), events());
+    let expected = run(&plan, &events, 4_096, None, 1);
+    for every in [1, 50] {
+        let mut engine = engine(&plan, 1);
+        let mut collected = Collected::default();
+        let pushed = batches(&events, 4_096);
+        let appends: Vec<i64> = pushed.iter().map(|(_, batch)| batch.append_time.0).collect();
+        for (index, batch) in pushed.into_iter().enumerate() {
+            engine.push(vec![batch]).expect("a good batch");
+            let next = appends.get(index + 1).copied().unwrap_or(appends[index]);
+            let mut clock = appends[index];
+            while index % every == 0 && clock < next {
+                clock = (clock + 700).min(next);
+                engine.advance(AppendTime(clock)).expect("open");
+            }
+            collected.add(engine.drain());
+        }
+        engine.finish().expect("open");
+        collected.add(engine.drain());
+        assert!(collected == expected, "asked after every {every} batches");
+    }
+}
+
+#[test]
+fn every_record_is_counted_or_late() {
+    let events = events();
+    let times = Times { bound_ms: 5, ..Times::default() };
+    let plan = job(times, vec![windowed(WindowKind::Tumble { size_ms: 20, offset_ms: 0 }, calls())]);
+    let mut engine = engine(&plan, 1);
+    engine.push(batches(&events, 1_000)).expect("good batches");
+    engine.finish().expect("open");
+    let mut collected = Collected::default();
+    collected.add(engine.drain());
+    let counted = |line: &String| line.split('|').nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a count");
+    let counted: u64 = values(&collected.main).iter().map(counted).sum();
+    let counters = engine.counters();
+    assert_eq!(counters.rows_in, 20_000);
+    assert_eq!(counted + counters.late + counters.rejected, 20_000);
+    assert!(counters.late > 100 && counters.rejected > 50, "{counters:?}");
+    assert_eq!(counters.rows_out, [collected.main[0].len() as u64]);
+}

@@ -37,7 +37,6 @@ macro_rules! integer_mean {
                 state.1 += later.1;
             }
 
-            #[expect(clippy::cast_possible_truncation, reason = "a mean lies between the values, unless the sum wrapped: then as in Java")]
             fn result((sum, count): &(i64, i64)) -> Option<$native> {
                 (*count > 0).then(|| (sum / count) as $native)
             }
@@ -70,7 +69,6 @@ macro_rules! float_mean {
                 }
             }
 
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "Java's (float) (sum / count)")]
             fn result((sum, count): &(f64, i64)) -> Option<$native> {
                 (*count > 0).then(|| (sum / *count as f64) as $native)
             }
