@@ -95,6 +95,7 @@ pub struct Engine {
     /// The largest append time seen, or clock given.
     clock: AppendTime,
     finished: bool,
+    publish_from_ms: i64,
 }
 
 impl Engine {
@@ -123,14 +124,26 @@ impl Engine {
             counters: Counters::default(),
             clock: AppendTime::MIN,
             finished: false,
+            publish_from_ms: options.publish_from_ms.unwrap_or(i64::MIN),
             plan,
         })
     }
 
     /// A function that gives row and rowtime (ms) of each record of a batch that decodes and has one.
     pub fn rowtimes(source: &plan::SourcePlan) -> Result<impl Fn(&LogBatch) -> Result<Vec<(u32, i64)>>> {
-        let _ = source;
-        Ok(|_: &LogBatch| Ok(Vec::new()))
+        let codecs = Codecs { decoder: format::decoder, encoder: format::encoder };
+        let rowtime = source.event_time.as_ref().map(|event_time| event_time.rowtime);
+        let rowtime = rowtime.ok_or_else(|| Error::internal("a source without rowtime"))?;
+        let reader = source::Reader::new(source, codecs)?;
+        Ok(move |batch: &LogBatch| {
+            let mut found = Vec::new();
+            for chunk in chunk::chunks(vec![batch.clone()])? {
+                let rows = reader.read(chunk)?;
+                let first = usize::try_from(rows.chunk.positions[0] - batch.first_position.0).unwrap_or(usize::MAX);
+                found.extend(rows.rowtimes(rowtime)?.into_iter().map(|(row, rowtime)| (row + first as u32, rowtime)));
+            }
+            Ok(found)
+        })
     }
 
     /// Takes batches in position order, each with its source index. If two sources read the same topic, the batches of one
@@ -164,7 +177,8 @@ impl Engine {
     }
 
     fn take(&mut self, source: usize, rows: &source::SourceRows) -> Result<()> {
-        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        let publish_from_ms = self.publish_from_ms;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
         self.lanes[source].take(rows, &mut emit)
     }
 
@@ -177,7 +191,8 @@ impl Engine {
     }
 
     fn step_to(&mut self, clock: AppendTime) -> Result<()> {
-        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        let publish_from_ms = self.publish_from_ms;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
         for lane in &mut self.lanes {
             lane.step_to(clock, &mut emit)?;
         }
@@ -189,7 +204,8 @@ impl Engine {
     pub fn finish(&mut self) -> Result<()> {
         self.check_open()?;
         self.finished = true;
-        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters };
+        let publish_from_ms = self.publish_from_ms;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
         for lane in &mut self.lanes {
             lane.finish(&mut emit)?;
         }

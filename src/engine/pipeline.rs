@@ -49,6 +49,8 @@ struct Window {
 pub(super) struct Emit<'a> {
     pub outputs: &'a mut Outputs,
     pub counters: &'a mut Counters,
+    /// Windows that start before this time in ms, and rows without a window before it, are worked out and not written.
+    pub publish_from_ms: i64,
 }
 
 impl Pipeline {
@@ -93,7 +95,10 @@ impl Pipeline {
         };
         let mut writer = self.sink.rows(&rows.batch)?;
         for (row, origin) in rows.origin.iter().enumerate() {
-            writer.write(row, segment.cause(*origin), timestamp(row), emit);
+            let timestamp_ms = timestamp(row);
+            if timestamp_ms.is_none_or(|ms| ms >= emit.publish_from_ms) {
+                writer.write(row, segment.cause(*origin), timestamp_ms, emit);
+            }
         }
         Ok(())
     }
@@ -112,7 +117,9 @@ impl Pipeline {
         let Some(window) = &self.window else { return Ok(()) };
         for row in missed.late {
             let (row, windows) = (row as usize, window.operator.windows_of(input.rowtimes[row as usize]));
-            self.sink.late(segment, origin[row], input.before[row], &windows, emit);
+            if windows.iter().any(|window| window.start >= emit.publish_from_ms) {
+                self.sink.late(segment, origin[row], input.before[row], &windows, emit);
+            }
         }
         for row in missed.beyond_time {
             let row = row as usize;
@@ -148,7 +155,10 @@ impl Pipeline {
         let mut writer = self.sink.windows(&rows.batch, &results)?;
         for (row, origin) in rows.origin.iter().enumerate() {
             let origin = *origin as usize;
-            writer.write_window(row, origin, closed.causes[origin], closed.windows[origin].end - 1, emit);
+            let window = closed.windows[origin];
+            if window.start >= emit.publish_from_ms {
+                writer.write_window(row, origin, closed.causes[origin], window.end - 1, emit);
+            }
         }
         for (origin, why) in rows.rejected {
             let origin = origin as usize;

@@ -45,6 +45,15 @@ pub(super) struct SourceRows {
     pub beyond_max_future: u64,
 }
 
+impl SourceRows {
+    /// Row in the chunk and rowtime of each row of a source with a rowtime.
+    pub fn rowtimes(&self, column: usize) -> Result<Vec<(u32, i64)>> {
+        let times = self.batch.column(column).as_primitive_opt::<TimestampMillisecondType>();
+        let times = times.ok_or_else(|| Error::internal("a rowtime column is not TIMESTAMP(3)"))?;
+        Ok(self.rows.iter().copied().zip(times.values().iter().copied()).collect())
+    }
+}
+
 /// Rows on their way, with their rows in the chunk.
 struct Kept {
     batch: RecordBatch,
