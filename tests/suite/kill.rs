@@ -1,0 +1,64 @@
+//! The real binary, killed without warning while it runs live, against a replay.
+
+use crate::util::{Place, eventually};
+
+const SQL: &str = "
+CREATE TABLE ticks (ts TIMESTAMP(3), k STRING, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) WITH ('connector' = 'kappa');
+CREATE TABLE counts (window_start TIMESTAMP(3), k STRING, n BIGINT) WITH ('connector' = 'kappa');
+INSERT INTO counts SELECT window_start, k, COUNT(*)
+FROM TABLE(TUMBLE(TABLE ticks, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, k;
+";
+
+fn ticks(from: u32, to: u32) -> String {
+    let mut lines = String::new();
+    for tick in from..to {
+        let second = tick / 20;
+        let (minute, second) = (second / 60 % 60, second % 60);
+        let late = if tick % 97 == 5 { "00:00" } else { &format!("{minute:02}:{second:02}") };
+        lines.push_str(&format!("{{\"ts\":\"2026-01-01 00:{late}.{:03}\",\"k\":\"k{}\"}}\n", tick % 20 * 50, tick % 5));
+    }
+    lines
+}
+
+/// Kills per run of the test; `KAPPA_LONG=1` makes it 200.
+fn kills() -> u32 {
+    if std::env::var_os("KAPPA_LONG").is_some() { 200 } else { 12 }
+}
+
+#[test]
+fn killed_live_runs_end_in_the_rows_of_a_replay() {
+    let place = Place::new();
+    place.write("job.sql", SQL);
+    place.write("ticks.jsonl", &ticks(0, 400));
+    place.ok(&["produce", "ticks", "ticks.jsonl"]);
+    let mut fed = 400;
+    for kill in 0..kills() {
+        let next = fed + 200;
+        place.write("ticks.jsonl", &ticks(fed, next));
+        fed = next;
+        let mut run = place.start(&["run", "job.sql", "--ingest", "ticks=-"]);
+        let stdin = run.child().stdin.take().expect("piped");
+        std::io::Write::write_all(&mut &stdin, place.read("ticks.jsonl").as_bytes()).expect("taken");
+        // A different moment each time: opening, reading, writing, resting.
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(kill * 37 % 160)));
+        run.kill();
+        drop(stdin);
+    }
+    // To the end, with a clean stop.
+    let run = place.start(&["run", "job.sql"]);
+    eventually("the job catches up", || {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        true
+    });
+    let ended = run.interrupt();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    place.ok(&["replay", "job.sql", "--from", "earliest", "--as", "v2"]);
+    for stream in ["counts", "counts.late"] {
+        let version = stream.replace("counts", "counts.v2");
+        let (live, replayed) =
+            (place.ok(&["consume", stream, "--values"]), place.ok(&["consume", &version, "--values"]));
+        assert!(live.lines().count() > 10, "{stream}: too little to show anything");
+        assert_eq!(live, replayed, "{stream}");
+    }
+    place.ok(&["verify", "job.sql"]);
+}
