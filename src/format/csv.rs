@@ -221,3 +221,94 @@ impl Encoder for CsvEncoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::format::tests::{decode, encoded};
+    use crate::format::{CsvOptions, FormatSpec};
+    use arrow::datatypes::{DataType, Field};
+
+    fn with(change: impl FnOnce(&mut CsvOptions)) -> FormatSpec {
+        let mut options = CsvOptions::default();
+        change(&mut options);
+        FormatSpec::Csv(options)
+    }
+
+    fn texts(spec: &FormatSpec, row: &str) -> Result<String, String> {
+        let fields = vec![Field::new("a", DataType::Utf8, true), Field::new("b", DataType::Utf8, true)];
+        let decoded = decode(spec, fields, &[row]);
+        match decoded.rejected.first() {
+            Some(rejected) => Err(rejected.reason.clone()),
+            None => Ok(encoded(&FormatSpec::Json(Default::default()), &decoded.batch).remove(0)),
+        }
+    }
+
+    /// From runs of Flink 2.2.
+    #[test]
+    fn rows_are_cut_as_in_flink() {
+        let plain = with(|_| ());
+        for (row, a, b) in [
+            (",\"\"", "", ""),
+            ("a\"b, \"c\"", "a\\\"b", " \\\"c\\\""),
+            ("\"a\nb\",c\r\n", "a\\nb", "c"),
+            ("\"x\"\"y\" ,\"\"\"\"", "x\\\"y", "\\\""),
+            (" a , b ", " a ", " b "),
+        ] {
+            assert_eq!(texts(&plain, row), Ok(format!(r#"{{"a":"{a}","b":"{b}"}}"#)), "{row:?}");
+        }
+        let unquoted = with(|options| options.quote = None);
+        assert_eq!(texts(&unquoted, "\"a\",b\""), Ok(r#"{"a":"\"a\"","b":"b\""}"#.to_owned()));
+        let other = with(|options| options.quote = Some(b'\''));
+        assert_eq!(texts(&other, "'a,b',\"c\""), Ok(r#"{"a":"a,b","b":"\"c\""}"#.to_owned()));
+        let null = with(|options| options.null_literal = Some("NA".to_owned()));
+        assert_eq!(texts(&null, "\"NA\","), Ok(r#"{"a":null,"b":""}"#.to_owned()));
+    }
+
+    #[test]
+    fn broken_rows_are_rejected_with_a_reason() {
+        let plain = with(|_| ());
+        for (row, reason) in [
+            ("1", "1 fields instead of 2: \"1\""),
+            ("", "1 fields instead of 2: \"\""),
+            ("1,2,3", "more than 2 fields: \"1,2,3\""),
+            ("\"a\"x,b", "a delimiter was expected behind a closing quote: \"x,b\""),
+            ("a,\"b", "a quoted field does not end: \"\\\"b\""),
+            ("a,b\nc,d", "a line end outside quotes: \"b\\nc\""),
+        ] {
+            assert_eq!(texts(&plain, row), Err(reason.to_owned()), "{row:?}");
+        }
+        let number = vec![Field::new("n", DataType::Int32, true)];
+        for (text, reason) in [("", "column 'n': \"\" is not a INT"), ("1.5", "column 'n': \"1.5\" is not a INT")] {
+            assert_eq!(decode(&plain, number.clone(), &[text]).rejected[0].reason, reason);
+        }
+    }
+
+    /// Flink's dates roll over in CSV; its fields get quotes by Jackson's rule of thumb.
+    #[test]
+    fn odd_rules_of_flink() {
+        let plain = with(|_| ());
+        let date = decode(&plain, vec![Field::new("d", DataType::Date32, true)], &["2021-02-30"]);
+        assert_eq!(encoded(&plain, &date.batch), ["2021-03-02"]);
+        let row = vec![Field::new("s", DataType::Utf8, true), Field::new("n", DataType::Float64, true)];
+        let json = FormatSpec::Json(Default::default());
+        let cases = [
+            (b',', "plain", "plain"),
+            (b',', "with space", "\"with space\""),
+            (b',', "abcdefghijklmnopqrstuvwx", "abcdefghijklmnopqrstuvwx"),
+            (b',', "abcdefghijklmnopqrstuvwxy", "\"abcdefghijklmnopqrstuvwxy\""),
+            (b',', "a+b", "\"a+b\""),
+            (b',', "a-b;ü", "a-b;ü"),
+            (b'|', "plain", "\"plain\""),
+            (b'|', "ü", "ü"),
+            (b'|', "", ""),
+        ];
+        for (delimiter, text, expected) in cases {
+            let batch = decode(&json, row.clone(), &[&format!(r#"{{"s":"{text}","n":1}}"#)]).batch;
+            let written = encoded(&with(|options| options.delimiter = delimiter), &batch).remove(0);
+            assert_eq!(written, format!("{expected}{}1.0", char::from(delimiter)), "{text}");
+        }
+        let batch = decode(&json, row, &[r#"{"s":"a\\b\"c","n":null}"#]).batch;
+        assert_eq!(encoded(&plain, &batch), ["\"a\\b\"\"c\","]);
+        assert_eq!(encoded(&with(|options| options.quote = None), &batch), ["a\\b\"c,"]);
+    }
+}
