@@ -2,7 +2,10 @@
 
 mod basic;
 mod crash;
+mod faults;
 mod history;
+mod seeking;
+mod threads;
 
 use super::records::{LogBatch, Partitioning, Record, RecordColumns, decode_headers};
 use super::{Log, LogOptions, ViewKind};
