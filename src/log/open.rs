@@ -226,12 +226,18 @@ pub(crate) fn open(env: &Env, dir: &Path, options: &LogOptions) -> Result<Opened
     finish(pass, place, report)
 }
 
+/// Removes what was being written when a file was to be created.
 fn remove_temporary(env: &Env, journal: &Path) -> Result<()> {
+    let mut removed = false;
     for entry in env.disk.list(journal).map_err(|cause| Error::io("listing", journal, cause))? {
         if entry.name.ends_with(".tmp") {
             let path = journal.join(&entry.name);
             env.disk.remove_file(&path).map_err(|cause| Error::io("removing", &path, cause))?;
+            removed = true;
         }
+    }
+    if removed {
+        env.disk.sync_dir(journal).map_err(|cause| Error::io("syncing", journal, cause))?;
     }
     Ok(())
 }

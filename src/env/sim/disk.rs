@@ -51,14 +51,14 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Clone)]
 enum FileOp {
-    Write { at: u64, bytes: Vec<u8> },
+    Write { at: u64, bytes: Arc<[u8]> },
     SetLen(u64),
 }
 
 #[derive(Clone, Default)]
 struct FileNode {
-    durable: Vec<u8>,
-    visible: Vec<u8>,
+    durable: Arc<Vec<u8>>,
+    visible: Arc<Vec<u8>>,
     pending: Vec<(u64, FileOp)>,
 }
 
@@ -102,7 +102,8 @@ struct State {
 
 const ROOT: u64 = 0;
 
-fn apply(content: &mut Vec<u8>, op: &FileOp) {
+fn apply(content: &mut Arc<Vec<u8>>, op: &FileOp) {
+    let content = Arc::make_mut(content);
     match op {
         FileOp::SetLen(len) => content.resize(index(*len), 0),
         FileOp::Write { at, bytes } => {
@@ -352,12 +353,13 @@ impl SimDisk {
                     for (op, change) in file.pending.iter().filter(|(op, _)| survives(*op)) {
                         match (choice, change) {
                             (Crash::Torn(cut), FileOp::Write { at, bytes }) if Some(*op) == last => {
-                                let bytes = bytes[..cut.min(bytes.len())].to_vec();
+                                let bytes = bytes[..cut.min(bytes.len())].into();
                                 apply(&mut durable, &FileOp::Write { at: *at, bytes });
                             }
                             (Crash::Grown, FileOp::Write { at, bytes }) => {
                                 let len = index(*at) + bytes.len();
-                                durable.resize(durable.len().max(len), 0);
+                                let grown = durable.len().max(len);
+                                Arc::make_mut(&mut durable).resize(grown, 0);
                             }
                             _ => apply(&mut durable, change),
                         }
@@ -382,13 +384,14 @@ impl SimDisk {
     pub fn peek(&self, path: &Path) -> Option<Vec<u8>> {
         let mut state = self.state();
         let id = state.find(path).ok()?;
-        Some(state.file(id).visible.clone())
+        Some(state.file(id).visible.to_vec())
     }
 
     /// Replaces the bytes of a file durably, past all faults: rot, or another hand.
     pub fn poke(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state();
         let id = state.find(path).expect("only existing files are poked");
+        let bytes = Arc::new(bytes);
         *state.file(id) = FileNode { durable: bytes.clone(), visible: bytes, pending: Vec::new() };
     }
 
@@ -400,7 +403,7 @@ impl SimDisk {
         while let Some((path, id)) = open.pop() {
             match state.nodes.get(&id) {
                 Some(Node::File(file)) => {
-                    files.insert(path, file.visible.clone());
+                    files.insert(path, file.visible.to_vec());
                 }
                 Some(Node::Dir(dir)) => open.extend(dir.visible.iter().map(|(name, id)| (path.join(name), *id))),
                 None => {}
@@ -462,7 +465,7 @@ impl DiskFile for SimFile {
             Some(FaultKind::ShortWrite) => bytes.len().div_ceil(2),
             None => bytes.len(),
         };
-        state.run(Call::File(self.id, FileOp::Write { at, bytes: bytes[..len].to_vec() }));
+        state.run(Call::File(self.id, FileOp::Write { at, bytes: bytes[..len].into() }));
         Ok(len)
     }
 
@@ -492,7 +495,8 @@ impl DiskFile for SimFile {
     fn map(&self) -> io::Result<Mapped> {
         let mut state = self.disk.state();
         state.check(false)?;
-        Ok(Arc::new(state.file(self.id).visible.clone()))
+        let bytes: Vec<u8> = state.file(self.id).visible.to_vec();
+        Ok(Arc::new(bytes))
     }
 }
 
@@ -596,7 +600,7 @@ impl Disk for SimDisk {
             Err(_) => state.create(path, false).map_err(LockError::Io)?,
         };
         state.run(Call::File(id, FileOp::SetLen(0)));
-        state.run(Call::File(id, FileOp::Write { at: 0, bytes: contents.as_bytes().to_vec() }));
+        state.run(Call::File(id, FileOp::Write { at: 0, bytes: contents.as_bytes().into() }));
         state.locks.insert(path.to_owned());
         Ok(Box::new(SimLock { disk: self.clone(), path: path.to_owned() }))
     }

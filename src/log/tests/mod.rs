@@ -1,6 +1,11 @@
 //! Tests of the log as a whole, on the simulated disk unless said otherwise.
 
 mod basic;
+mod crash;
+mod faults;
+mod history;
+mod seeking;
+mod threads;
 
 use super::records::{LogBatch, Partitioning, Record, RecordColumns, decode_headers};
 use super::{Log, LogOptions, ViewKind};
