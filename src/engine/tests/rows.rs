@@ -5,13 +5,8 @@ use datafusion_physical_expr::expressions::BinaryExpr;
 
 const MINUTE: WindowKind = WindowKind::Tumble { size_ms: 60_000, offset_ms: 0 };
 
-fn output_of(plan: &JobPlan, events: &[Event]) -> (Collected, super::super::Counters) {
-    let mut engine = engine(plan, 1);
-    engine.push(batches(events, 100)).expect("good batches");
-    engine.finish().expect("open");
-    let mut collected = Collected::default();
-    collected.add(engine.drain());
-    (collected, engine.counters())
+fn output_of(plan: &JobPlan, events: &[Event]) -> (Collected, Counters) {
+    run(plan, events, 100, None, 1)
 }
 
 fn count_by_key() -> PipelinePlan {
