@@ -166,6 +166,11 @@ impl Pipeline {
         self.window.as_ref().and_then(|window| window.operator.next_goal())
     }
 
+    /// Bytes of state held, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| window.operator.byte_len())
+    }
+
     /// Ends the input.
     pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
         self.close(i64::MAX, &|_| Cause::END, emit)
