@@ -127,6 +127,11 @@ impl Lane {
         self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(emit))
     }
 
+    /// Bytes of state held, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.pipelines.iter().map(Pipeline::byte_len).sum()
+    }
+
     /// The watermark in ms, if anything has moved it.
     pub fn watermark(&self) -> Option<i64> {
         Some(self.watermark.current()).filter(|watermark| *watermark != BEFORE_ALL)

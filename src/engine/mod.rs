@@ -241,6 +241,11 @@ impl Engine {
         }
     }
 
+    /// Bytes of window state held, roughly (without the allocator's own).
+    pub fn state_byte_len(&self) -> usize {
+        self.lanes.iter().map(Lane::byte_len).sum()
+    }
+
     /// The watermark that a pipeline has reached, in ms; `None`: none yet.
     pub fn watermark(&self, pipeline: usize) -> Option<i64> {
         let source = self.plan.pipelines.get(pipeline)?.source;

@@ -14,7 +14,7 @@ use super::segment::Segment;
 use super::sink::Sink;
 use super::source::batch;
 use crate::error::{Error, Result};
-use crate::state::accumulator::AggregateSpec;
+use crate::state::accumulator::{AggregateSpec, build};
 use crate::state::keys::KeyCodec;
 use crate::state::partial::Arguments;
 use crate::window::assign::Slicer;
@@ -43,6 +43,10 @@ enum Prepared {
 struct Window {
     plan: WindowPlan,
     operator: Box<dyn WindowOperator>,
+    /// Encodes the keys of incoming rows.
+    codec: KeyCodec,
+    /// Some aggregate looks at positions.
+    needs_positions: bool,
 }
 
 /// Where a pipeline's records and counts go.
@@ -172,6 +176,11 @@ impl Pipeline {
         self.window.as_ref().and_then(|window| window.operator.next_goal())
     }
 
+    /// Bytes of state held, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| window.operator.byte_len())
+    }
+
     /// Ends the input.
     pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
         self.close(i64::MAX, &|_| Cause::END, emit)
@@ -218,16 +227,16 @@ impl Window {
             argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
             result: call.field.data_type().clone(),
         });
-        let spec = WindowSpec { codec, aggregates: aggregates.collect() };
-        for aggregate in &spec.aggregates {
-            crate::state::accumulator::build(aggregate)?;
-        }
+        let spec = WindowSpec { codec: codec.clone(), aggregates: aggregates.collect() };
+        // Said now, not with the first row.
+        spec.aggregates.iter().try_for_each(|aggregate| build(aggregate).map(drop))?;
+        let needs_positions = spec.aggregates.iter().any(|aggregate| aggregate.function.is_by_position());
         let operator: Box<dyn WindowOperator> = match plan.kind {
             WindowKind::Session { gap_ms } if gap_ms > 0 => Box::new(SessionWindows::new(gap_ms, spec)?),
             WindowKind::Session { .. } => return Err(Error::input("the gap of a session is positive")),
             kind => Box::new(SliceWindows::new(slicer(kind)?, spec)),
         };
-        Ok(Window { plan: plan.clone(), operator })
+        Ok(Window { plan: plan.clone(), operator, codec, needs_positions })
     }
 
     /// Keys, arguments and times of rows, and the segment row of each. Rows that have none of them are rejected.
@@ -254,22 +263,18 @@ impl Window {
             }
             Ok(columns)
         })?;
-        let keys = self.codec_of(&columns)?;
+        let keys = self.codec.encode(&columns[..plan.keys.len()]);
         let mut columns = columns.into_iter().skip(plan.keys.len());
         let (mut values, mut filters) = (Vec::new(), Vec::new());
         for call in &plan.aggregates {
             values.push(call.argument.as_ref().and_then(|_| columns.next()));
             filters.push(call.filter.as_ref().and_then(|_| columns.next()).map(|mask| true_rows(&mask)));
         }
-        let arguments = Arguments { values, filters, positions: segment.positions(&rows.origin) };
+        let positions = if self.needs_positions { segment.positions(&rows.origin) } else { Vec::new() };
+        let arguments = Arguments { values, filters, positions };
         let rowtimes = rowtime_column(&rows.batch, plan.rowtime)?.values().to_vec();
         let before = rows.origin.iter().map(|row| segment.before[*row as usize]).collect();
         Ok((WindowRows { rowtimes, before, keys, arguments }, rows.origin.clone()))
-    }
-
-    fn codec_of(&self, columns: &[ArrayRef]) -> Result<crate::state::keys::KeyRows> {
-        let types = self.plan.keys.iter().map(|key| key.field.data_type().clone()).collect();
-        Ok(KeyCodec::new(types)?.encode(&columns[..self.plan.keys.len()]))
     }
 }
 

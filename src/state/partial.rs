@@ -12,7 +12,7 @@ pub struct Arguments {
     pub values: Vec<Option<ArrayRef>>,
     /// For each aggregate, for each row, whether its FILTER lets the row in; `None`: no filter.
     pub filters: Vec<Option<Vec<bool>>>,
-    /// Position of each row.
+    /// Position of each row; may be empty if no aggregate is by position.
     pub positions: Vec<u64>,
 }
 

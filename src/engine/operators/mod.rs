@@ -98,6 +98,8 @@ pub(super) trait WindowOperator: Send + Sync {
     fn next_goal(&self) -> Option<i64>;
     /// The windows that a time belongs to if nothing is late, by end.
     fn windows_of(&self, time: i64) -> Vec<Window>;
+    /// Bytes of state held, roughly.
+    fn byte_len(&self) -> usize;
 }
 
 fn arrow_error(what: &str, error: arrow::error::ArrowError) -> Error {

@@ -213,4 +213,11 @@ impl WindowOperator for SessionWindows {
     fn windows_of(&self, time: i64) -> Vec<Window> {
         alone(time, self.gap).into_iter().collect()
     }
+
+    fn byte_len(&self) -> usize {
+        let lists = self.sessions.iter().map(|list| size_of::<Vec<Session>>() + list.capacity() * size_of::<Session>());
+        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
+        let others = self.due.capacity() * size_of::<Due>() + self.free.capacity() * size_of::<u32>();
+        self.keys.byte_len() + lists.sum::<usize>() + accumulators.sum::<usize>() + others
+    }
 }

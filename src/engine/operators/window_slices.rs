@@ -206,4 +206,8 @@ impl WindowOperator for SliceWindows {
     fn windows_of(&self, time: i64) -> Vec<Window> {
         self.slicer.windows_of(time)
     }
+
+    fn byte_len(&self) -> usize {
+        self.slices.values().map(|entry| size_of::<Entry>() + entry.partial.byte_len()).sum()
+    }
 }

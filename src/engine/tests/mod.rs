@@ -8,7 +8,7 @@ use super::plan::{
     AggregateCall, AggregateFunction, EventTime, Expr, JobPlan, NamedExpr, OutputPlan, PipelinePlan, SinkKind,
     SourcePlan, StartupMode, Step, WindowKind, WindowPlan,
 };
-use super::{Codecs, Engine, EngineOptions, OutputBatch, OutputStream};
+use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream};
 use crate::error::Result;
 use crate::format::{Decoded, Decoder, Encoder, FormatSpec, Rejected};
 use crate::log::records::{LogBatch, RecordColumns, decode_headers};
@@ -296,7 +296,13 @@ pub(super) fn header(records: &RecordColumns, row: usize, name: &str) -> Option<
 }
 
 /// Runs all events, the clock up to `clock_us` if given, and the end of the input.
-pub(super) fn run(plan: &JobPlan, events: &[Event], size: usize, clock_us: Option<i64>, threads: usize) -> Collected {
+pub(super) fn run(
+    plan: &JobPlan,
+    events: &[Event],
+    size: usize,
+    clock_us: Option<i64>,
+    threads: usize,
+) -> (Collected, Counters) {
     let mut engine = engine(plan, threads);
     let mut collected = Collected::default();
     engine.push(batches(events, size)).expect("good batches");
@@ -305,5 +311,5 @@ pub(super) fn run(plan: &JobPlan, events: &[Event], size: usize, clock_us: Optio
     }
     engine.finish().expect("open");
     collected.add(engine.drain());
-    collected
+    (collected, engine.counters())
 }

@@ -47,9 +47,9 @@ impl Open {
         windows.into_iter().filter(|w| w.start <= time && time < w.end).collect()
     }
 
-    /// False if the row is late.
-    fn add(&mut self, index: usize, row: &Row, watermark: i64) -> bool {
-        let mut entered = false;
+    /// How many windows the row entered, and how many it came too late for.
+    fn add(&mut self, index: usize, row: &Row, watermark: i64) -> (u64, u64) {
+        let (mut entered, mut missed) = (0, 0);
         for mut window in self.windows_of(row.time) {
             let mut members = vec![index];
             if let WindowKind::Session { .. } = self.kind {
@@ -72,10 +72,12 @@ impl Open {
             if watermark < window.end - 1 {
                 members.sort_unstable();
                 self.windows.push((window, row.key.clone(), members));
-                entered = true;
+                entered += 1;
+            } else {
+                missed += 1;
             }
         }
-        entered
+        (entered, missed)
     }
 
     fn close(&mut self, watermark: i64, rows: &[Row]) -> Vec<String> {
@@ -134,11 +136,11 @@ impl ModelWatermark {
     }
 }
 
-/// Main values (without floats) and late positions of all pipelines, in output order.
-fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<String>, Vec<usize>) {
+/// Main values (without floats) and late positions of all pipelines, in output order, and the count of partly late rows.
+fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<String>, Vec<usize>, u64) {
     let mut watermark = ModelWatermark { times, partitions: BTreeMap::new(), value: None };
     let mut pipelines: Vec<Open> = kinds.iter().map(|kind| Open { kind: *kind, windows: Vec::new() }).collect();
-    let (mut main, mut late) = (Vec::new(), Vec::new());
+    let (mut main, mut late, mut partly_late) = (Vec::new(), Vec::new(), 0);
     let close = |pipelines: &mut Vec<Open>, value: Option<i64>, main: &mut Vec<String>| {
         let closed = pipelines.iter_mut().map(|pipeline| pipeline.close(value.unwrap_or(i64::MIN), rows));
         main.extend(closed.flatten());
@@ -150,8 +152,9 @@ fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<
         while let Some(row) = rows.get(next).filter(|row| row.append_ms == now_ms) {
             let before = watermark.value.unwrap_or(i64::MIN);
             for pipeline in &mut pipelines {
-                if !pipeline.add(next, row, before) {
-                    late.push(next);
+                match pipeline.add(next, row, before) {
+                    (0, _) => late.push(next),
+                    (_, missed) => partly_late += u64::from(missed > 0),
                 }
             }
             watermark.record(row);
@@ -160,7 +163,7 @@ fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<
         }
     }
     close(&mut pipelines, Some(i64::MAX), &mut main);
-    (main, late)
+    (main, late, partly_late)
 }
 
 /// The engine's values without the floating-point sum (the ninth field).
@@ -217,7 +220,7 @@ fn kinds() -> impl Strategy<Value = WindowKind> {
 }
 
 /// Cuts the events by `cuts`, pushes them a few batches at a time, and asks the clock in between as often as `asks` says.
-fn run_cut(plan: &JobPlan, events: &[Event], cuts: &[usize], asks: &[i64], end_us: i64) -> Collected {
+fn run_cut(plan: &JobPlan, events: &[Event], cuts: &[usize], asks: &[i64], end_us: i64) -> (Collected, Counters) {
     let mut engine = engine(plan, 1);
     let mut collected = Collected::default();
     let (mut first, mut at) = (0, 0);
@@ -245,7 +248,7 @@ fn run_cut(plan: &JobPlan, events: &[Event], cuts: &[usize], asks: &[i64], end_u
     engine.advance(AppendTime(end_us)).expect("open");
     engine.finish().expect("open");
     collected.add(engine.drain());
-    collected
+    (collected, engine.counters())
 }
 
 proptest! {
@@ -263,11 +266,12 @@ proptest! {
         let plan = job(times, pipelines);
         let events: Vec<Event> = rows.iter().map(Row::event).collect();
         let end_ms = rows.last().expect("rows").append_ms + rest_ms;
-        let whole = run(&plan, &events, usize::MAX, Some(end_ms * 1000), 1);
-        let (main, late) = model(times, &kinds, &rows, end_ms);
+        let (whole, counters) = run(&plan, &events, usize::MAX, Some(end_ms * 1000), 1);
+        let (main, late, partly_late) = model(times, &kinds, &rows, end_ms);
         prop_assert_eq!(without_floats(&values(&whole.main)), main);
         let late: Vec<String> = late.iter().map(|index| events[*index].value.clone()).collect();
         prop_assert_eq!(values(&whole.late), late);
-        prop_assert_eq!(&run_cut(&plan, &events, &cuts, &asks, end_ms * 1000), &whole);
+        prop_assert_eq!((counters.partly_late, counters.rows_in), (partly_late, rows.len() as u64));
+        prop_assert_eq!(run_cut(&plan, &events, &cuts, &asks, end_ms * 1000), (whole, counters));
     }
 }

@@ -1,17 +1,13 @@
 //! Output records and what becomes of rows that are bad, late, or far in the future.
 
 use super::*;
+use crate::format::JsonOptions;
 use datafusion_physical_expr::expressions::BinaryExpr;
 
 const MINUTE: WindowKind = WindowKind::Tumble { size_ms: 60_000, offset_ms: 0 };
 
-fn output_of(plan: &JobPlan, events: &[Event]) -> (Collected, super::super::Counters) {
-    let mut engine = engine(plan, 1);
-    engine.push(batches(events, 100)).expect("good batches");
-    engine.finish().expect("open");
-    let mut collected = Collected::default();
-    collected.add(engine.drain());
-    (collected, engine.counters())
+fn output_of(plan: &JobPlan, events: &[Event]) -> (Collected, Counters) {
+    run(plan, events, 100, None, 1)
 }
 
 fn count_by_key() -> PipelinePlan {
@@ -251,4 +247,26 @@ fn bad_plans_are_refused() {
         let plan = Arc::new(job(Times::default(), vec![windowed(kind, vec![])]));
         assert!(Engine::with_codecs(plan, &[1], EngineOptions { threads: 1 }, LINES).is_err(), "{kind:?}");
     }
+}
+
+#[test]
+fn through_the_real_formats() {
+    let mut plan = job(Times::default(), vec![count_by_key()]);
+    plan.sources[0].format = FormatSpec::Json(JsonOptions::default());
+    plan.sources[0].used = vec![0, 1];
+    plan.sources[0].columns.truncate(2);
+    plan.sources[0].schema = Arc::new(source_schema().project(&[0, 1]).expect("columns"));
+    plan.outputs[0].format = FormatSpec::Json(JsonOptions::default());
+    let mut engine = Engine::new(Arc::new(plan), vec![1], EngineOptions { threads: 1 }).expect("a good plan");
+    let value = r#"{"k":"a","ts":"1970-01-01 00:00:01.000","v":1}"#.to_owned();
+    let good = Event { append_us: 0, partition: 0, value };
+    let bad = Event { append_us: 0, partition: 0, value: "{".to_owned() };
+    engine.push(batches(&[good, bad], 10)).expect("good batches");
+    engine.finish().expect("open");
+    let mut out = Collected::default();
+    out.add(engine.drain());
+    let expected = r#"{"k":"a","a0":1,"window_start":"1970-01-01 00:00:00","window_end":"1970-01-01 00:01:00","window_time":"1970-01-01 00:00:59.999"}"#;
+    assert_eq!(values(&out.main), [expected]);
+    assert_eq!(out.main[0].keys.get(0), Some(&br#"{"k":"a"}"#[..]));
+    assert_eq!(values(&out.rejected), ["{"]);
 }

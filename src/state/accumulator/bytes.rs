@@ -65,10 +65,10 @@ impl Accumulator for Bytes {
     fn update(&mut self, update: &Update<'_>) {
         if self.text {
             let values = update.argument().as_string::<i32>();
-            update.each(|slot, row| self.offer(slot, update.positions[row], values.value(row).as_bytes()));
+            update.each(|slot, row| self.offer(slot, update.position(row), values.value(row).as_bytes()));
         } else {
             let values = update.argument().as_binary::<i32>();
-            update.each(|slot, row| self.offer(slot, update.positions[row], values.value(row)));
+            update.each(|slot, row| self.offer(slot, update.position(row), values.value(row)));
         }
     }
 

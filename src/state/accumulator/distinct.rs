@@ -36,8 +36,7 @@ impl Distinct {
         let columns = self.codec.decode(values.iter().copied()).expect("values encoded by the same codec");
         let rows: Vec<u32> = (0u32..).take(slots.len()).collect();
         // DISTINCT is kept only for aggregates that do not look at positions.
-        let positions = vec![0; slots.len()];
-        self.inner.update(&Update { slots, rows: &rows, values: columns.first(), positions: &positions });
+        self.inner.update(&Update { slots, rows: &rows, values: columns.first(), positions: &[] });
     }
 
     fn absorb(&mut self, table: &KeyTable, slot: u32) {

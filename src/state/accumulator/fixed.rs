@@ -47,8 +47,8 @@ impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
                 cast_values.as_primitive::<P>().values()
             }
         };
-        let (states, positions) = (self.states.as_mut_slice(), update.positions);
-        update.each(|slot, row| F::add(&mut states[slot], values[row], positions[row]));
+        let states = self.states.as_mut_slice();
+        update.each(|slot, row| F::add(&mut states[slot], values[row], update.position(row)));
     }
 
     fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {

@@ -40,6 +40,13 @@ pub enum AggregateFunction {
     LastValue,
 }
 
+impl AggregateFunction {
+    /// True if the result depends on the positions of rows.
+    pub fn is_by_position(self) -> bool {
+        matches!(self, AggregateFunction::FirstValue | AggregateFunction::LastValue)
+    }
+}
+
 /// What an accumulator is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AggregateSpec {
@@ -62,13 +69,18 @@ pub struct Update<'a> {
     pub rows: &'a [u32],
     /// The argument; `None` only for `COUNT(*)`.
     pub values: Option<&'a ArrayRef>,
-    /// Position of each row in the log.
+    /// Position of each row in the log; may be empty if no aggregate of the batch is by position.
     pub positions: &'a [u64],
 }
 
 impl<'a> Update<'a> {
     fn argument(&self) -> &'a ArrayRef {
         self.values.expect("only COUNT(*) has no argument, and the builder checked the rest")
+    }
+
+    #[inline]
+    fn position(&self, row: usize) -> u64 {
+        self.positions.get(row).copied().unwrap_or(0)
     }
 
     /// Slot and row of each row whose argument is not null, in order.
