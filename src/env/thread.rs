@@ -9,6 +9,16 @@ pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 's
     std::thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Runs `work` on a thread with a stack of its own of `stack` bytes and waits for it: for work that recurses. A panic of
+/// `work` goes on in the caller.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn with_stack<T: Send>(name: &str, stack: usize, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let lane = std::thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn_scoped(scope, work)?;
+        Ok(lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// Runs `work` on each item, on at most `threads` threads, and gives the results in the order of the items.
 #[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
 pub fn map_ordered<I: Send, T: Send>(threads: usize, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {

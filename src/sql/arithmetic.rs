@@ -10,7 +10,7 @@ use super::{cast, types};
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
-use datafusion_physical_expr::expressions::{CastExpr, NegativeExpr};
+use datafusion_physical_expr::expressions::NegativeExpr;
 use std::sync::Arc;
 
 /// `left + right`.
@@ -155,16 +155,7 @@ fn adjusted(precision: i32, scale: i32) -> DataType {
 fn decimal(left: Typed, operator: Operator, right: Typed) -> Result<Typed, String> {
     let (a, b) = (precision_scale(&left.data_type), precision_scale(&right.data_type));
     let result = decimal_type(operator, a, b);
-    let nullable = left.nullable || right.nullable;
-    let left = as_decimal(left, a)?;
-    let right = as_decimal(right, b)?;
-    if operator == Operator::Divide {
-        return functions::divide_decimals(left, right, result);
-    }
-    let typed = binary_expr(left, operator, right, result.clone());
-    // The kernel's result type has other digits than Flink's: more than Flink's never fit, so they are cut here.
-    let expr = Arc::new(CastExpr::new(typed.expr, result.clone(), None));
-    Typed { expr, data_type: result, nullable }.fold()
+    functions::decimal_operation(as_decimal(left, a)?, operator, as_decimal(right, b)?, result)
 }
 
 fn as_decimal(typed: Typed, (precision, scale): (i32, i32)) -> Result<Typed, String> {

@@ -24,7 +24,12 @@ mod window;
 mod tests;
 
 use crate::engine::plan::JobPlan;
-use crate::error::Result;
+use crate::env;
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// Stack for planning in bytes: parser and binder recurse, as deep as `text` lets statements be.
+const STACK: usize = 64 << 20;
 
 /// Plans a SQL file: every `INSERT INTO` and bare `SELECT` of it is one job.
 ///
@@ -33,5 +38,6 @@ use crate::error::Result;
 /// # Errors
 /// [`crate::ErrorKind::Input`] with the place in the file, and a hint where one is known.
 pub fn plan(file_name: &str, text: &str) -> Result<JobPlan> {
-    file::plan(text::Source { file: file_name }, text)
+    let planned = env::thread::with_stack("plan", STACK, || file::plan(text::Source { file: file_name }, text));
+    planned.map_err(|cause| Error::io("cannot start a thread to plan", Path::new(file_name), cause))?
 }

@@ -19,6 +19,8 @@ pub(super) type Kernel = fn(&Args<'_>) -> Result<ArrayRef>;
 pub(super) struct Args<'a> {
     values: Vec<ArrayRef>,
     constant: Vec<bool>,
+    /// Name of the function.
+    pub name: &'static str,
     /// Rows of the result.
     pub rows: usize,
     /// Type of the result.
@@ -197,7 +199,14 @@ impl ScalarUDFImpl for Function {
         });
         let values = values.collect::<Result<Vec<_>>>()?;
         let rows = if all_constant { 1 } else { args.number_rows };
-        let arguments = Args { values, constant, rows, result: self.result.data_type(), parameter: &self.parameter };
+        let arguments = Args {
+            values,
+            constant,
+            name: self.name,
+            rows,
+            result: self.result.data_type(),
+            parameter: &self.parameter,
+        };
         let array = (self.kernel)(&arguments)?;
         if all_constant {
             return Ok(ColumnarValue::Scalar(datafusion_common::ScalarValue::try_from_array(&array, 0)?));

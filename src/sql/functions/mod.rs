@@ -1,6 +1,7 @@
 //! Scalar functions with Flink's names, types and results.
 
 mod call;
+mod civil;
 mod convert;
 mod kernel;
 mod math;
@@ -11,6 +12,6 @@ mod time;
 pub(super) use call::{call, names};
 pub(super) use convert::convert;
 pub(super) use kernel::reason;
-pub(super) use math::divide_decimals;
+pub(super) use math::decimal_operation;
 pub(super) use nested::{field, not_null};
 pub(super) use time::shift;

@@ -1,0 +1,261 @@
+//! What is said about files that are wrong: place, message, hint.
+
+use super::support::TABLE;
+use crate::ErrorKind;
+use crate::sql::plan;
+use proptest::prelude::*;
+
+const BASE: &str = "CREATE TABLE t (id BIGINT, name STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts);
+CREATE TABLE plain (id BIGINT, ts TIMESTAMP(3));
+CREATE TABLE sink (id BIGINT, n INT);
+";
+
+/// Checks an error of a statement on line 4: column, message, part of the hint.
+fn check(rows: &[(&str, u64, &str, &str)]) {
+    let mut wrong = Vec::new();
+    for (statement, column, message, hint) in rows {
+        let error = match plan("job.sql", &format!("{BASE}{statement}")) {
+            Err(error) => error,
+            Ok(_) => {
+                wrong.push(format!("{statement}: no error"));
+                continue;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Input, "{statement}");
+        let place = error.place().map(|place| (place.line, place.column));
+        let hinted = error.hint().unwrap_or_default().contains(hint);
+        if place != Some((4, *column)) || error.message() != *message || !hinted {
+            wrong.push(format!("{statement}\n    {place:?} {} ({:?})", error.message(), error.hint()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn names_and_types() {
+    check(&[
+        ("SELECT nmae FROM t", 8, "unknown column 'nmae'", "did you mean 'name'?"),
+        ("SELECT id, UPPER(t.nam) FROM t", 20, "unknown column 'nam'", "did you mean 'name'?"),
+        ("SELECT id FROM tt", 16, "unknown table 'tt'", "did you mean 't'?"),
+        ("SELECT 1 + name FROM t", 8, "operator + does not work on INT and STRING", ""),
+        ("SELECT id FROM t WHERE name = id", 24, "cannot compare STRING with BIGINT", "CAST"),
+        ("SELECT id FROM t WHERE id", 24, "expected a condition (BOOLEAN), found BIGINT", ""),
+        ("SELECT UPER(name) FROM t", 8, "unknown function UPER", "did you mean UPPER?"),
+        ("SELECT UPPER(id) FROM t", 8, "UPPER takes a STRING here, not BIGINT: CAST it", ""),
+        ("SELECT UPPER() FROM t", 8, "UPPER takes 1 arguments, 0 are given", ""),
+        ("SELECT CAST('x' AS INT) FROM t", 8, "'x' is no INT", ""),
+        (
+            "INSERT INTO sink SELECT id, name FROM t",
+            29,
+            "column 'name' is STRING, but 'n' of the table is INT",
+            "CAST(name AS INT)",
+        ),
+        ("INSERT INTO sink SELECT id, id FROM t", 29, "column 'id' is BIGINT, but 'n' of the table is INT", ""),
+        ("INSERT INTO sink SELECT id FROM t", 13, "table 'sink' takes 2 columns, the query gives 1", ""),
+        ("INSERT INTO sink (id, m) SELECT id, 1 FROM t", 23, "table 'sink' has no column 'm' to write", ""),
+        ("INSERT INTO snk SELECT id FROM t", 13, "unknown table 'snk'", "did you mean 'sink'?"),
+        (
+            "SELECT RAND() FROM t",
+            8,
+            "RAND is refused: its result would differ from run to run, and a replay must give the same bytes",
+            "",
+        ),
+    ]);
+}
+
+#[test]
+fn windows() {
+    let end = "GROUP BY window_start, window_end";
+    let windowed = |call: &str| format!("SELECT COUNT(*) FROM TABLE({call}) {end}");
+    check(&[
+        (
+            &windowed("TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)"),
+            59,
+            "'ts' is no event time: table 'plain' has no watermark",
+            "declare WATERMARK FOR ts AS ts - INTERVAL '5' SECOND",
+        ),
+        (
+            &windowed("TUMBLE(TABLE t, DESCRIPTOR(id), INTERVAL '1' HOUR)"),
+            55,
+            "'id' is not the event time of table 't': that is 'ts'",
+            "",
+        ),
+        (&windowed("TUMBLE(TABLE t, DESCRIPTOR(ts))"), 28, "a window needs a size", "INTERVAL '1' HOUR"),
+        (&windowed("TUMBLE(TABLE t, INTERVAL '1' HOUR)"), 28, "TUMBLE needs its time column: DESCRIPTOR(ts)", ""),
+        (&windowed("SESSION(TABLE t, DESCRIPTOR(ts))"), 28, "a session window needs a gap", "INTERVAL"),
+        (&windowed("TUMBLE(TABLE t, DESCRIPTOR(ts), 60)"), 60, "expected an interval", "INTERVAL '1' HOUR"),
+        (
+            &windowed("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '7' MINUTE, INTERVAL '1' HOUR)"),
+            78,
+            "HOP: the size (3600000 ms) must be a multiple of the slide (420000 ms)",
+            "",
+        ),
+        (
+            "SELECT COUNT(*) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start",
+            89,
+            "GROUP BY lacks window_end: groups would never be complete",
+            "window_end",
+        ),
+        (
+            "SELECT id, COUNT(*) FROM t GROUP BY id",
+            37,
+            "GROUP BY without a window would change its results forever",
+            "TUMBLE",
+        ),
+        (
+            "SELECT name, COUNT(*) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY id, window_start, window_end",
+            8,
+            "column 'name' is neither in GROUP BY nor inside an aggregate",
+            "FIRST_VALUE(name)",
+        ),
+        (
+            "SELECT id, COUNT(*) FROM TABLE(SESSION(TABLE t PARTITION BY name, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY id, window_start, window_end",
+            112,
+            "the keys of GROUP BY must be those of the session's PARTITION BY",
+            "name",
+        ),
+        (
+            "SELECT * FROM TABLE(SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))",
+            15,
+            "SESSION without an aggregation is not supported",
+            "",
+        ),
+        (
+            "SELECT id FROM t GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), id",
+            27,
+            "GROUP BY without a window would change its results forever",
+            "TABLE(TUMBLE(",
+        ),
+        (
+            &windowed("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH)"),
+            60,
+            "months and years have no fixed length",
+            "DAY",
+        ),
+        (
+            "SELECT SUM(name) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start, window_end",
+            12,
+            "SUM does not work on STRING",
+            "",
+        ),
+    ]);
+}
+
+#[test]
+fn tables_and_statements() {
+    check(&[
+        (
+            "CREATE TABLE x (a INT) WITH ('conector' = 'print')",
+            29,
+            "unknown option 'conector'",
+            "did you mean 'connector'?",
+        ),
+        (
+            "CREATE TABLE x (a INT) WITH ('connector' = 'prnt')",
+            43,
+            "'connector' = 'prnt': unknown connector",
+            "did you mean 'print'?",
+        ),
+        (
+            "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem')",
+            43,
+            "'connector' = 'filesystem': this connector needs 'path'",
+            "",
+        ),
+        (
+            "CREATE TABLE x (a INT) WITH ('connector' = 'upsert-kafka')",
+            43,
+            "'connector' = 'upsert-kafka': this connector needs a key",
+            "PRIMARY KEY",
+        ),
+        ("CREATE TABLE x (a INTT)", 19, "INTT is not a type of Flink", ""),
+        ("CREATE TABLE x (a INT, a INT)", 24, "column 'a' is there twice", ""),
+        (
+            "CREATE TABLE x (a INT, WATERMARK FOR a AS a)",
+            38,
+            "event time must be TIMESTAMP(3) or TIMESTAMP_LTZ(3), 'a' is INT",
+            "TO_TIMESTAMP_LTZ",
+        ),
+        ("CREATE TABLE x (a INT, WATERMARK FOR b AS b)", 38, "unknown column 'b'", ""),
+        ("CREATE TABLE x (a INT, PRIMARY KEY (a))", 24, "a PRIMARY KEY is not checked", "NOT ENFORCED"),
+        ("CREATE TABLE x (a INT) PARTITIONED BY (a)", 24, "PARTITIONED BY is not supported", ""),
+        ("CREATE TABLE t (a INT)", 14, "'t' is there already", ""),
+        (
+            "CREATE TABLE `a b` (a INT)",
+            14,
+            "' ' is not allowed in a topic name: use letters, digits, '.', '_' and '-'",
+            "'topic'",
+        ),
+        ("CREATE TABLE x (a INT", 22, "expected ',' or ')', but the statement ends here", ""),
+        ("SELECT id FROM t ORDER BY id", 27, "ORDER BY is not supported on a stream", ""),
+        ("SELECT a.id FROM t AS a JOIN t AS b ON a.id = b.id", 30, "joins are not supported yet", "UNION ALL"),
+        ("DROP TABLE t", 1, "DROP is not part of a job file", "CREATE TABLE"),
+        ("SELCT id FROM t", 1, "expected a statement, found SELCT", "did you mean SELECT?"),
+        ("SELECT id FROM t extra junk", 24, "expected the end of the statement, found junk", ""),
+        ("SELECT id, FROM t", 12, "expected an expression, found FROM", ""),
+        ("SET 'table.local-time-zone' = 'Europe/Berlin'", 31, "time zone 'Europe/Berlin' is not supported yet", "UTC"),
+        ("SET 'tabel.exec' = '1'", 5, "unknown setting 'tabel.exec'", ""),
+        ("BEGIN STATEMENT SET; INSERT INTO sink SELECT id, 1 FROM t", 1, "this statement set has no END", ""),
+    ]);
+}
+
+#[test]
+fn an_empty_file_has_nothing_to_run() {
+    let error = plan("job.sql", "-- nothing\n").unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Input, "job.sql: nothing to run"));
+}
+
+const WHOLE: &str = "CREATE TEMPORARY VIEW v (a, b, ts) AS SELECT i + 1, s || 'x', ts FROM t WHERE i > 1;
+INSERT INTO out SELECT window_start, COUNT(DISTINCT a) FILTER (WHERE b LIKE 'x%'), AVG(a) FROM
+TABLE(HOP(DATA => TABLE v, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '5' MINUTE, SIZE => INTERVAL '1' HOUR))
+GROUP BY window_start, window_end HAVING COUNT(*) > CAST(1 AS BIGINT); /* end */ SELECT r.x.y, a[1] FROM t;";
+
+fn whole() -> String {
+    format!("{TABLE}CREATE TABLE out (w TIMESTAMP(3), n BIGINT, m INT) WITH ('connector' = 'print');\n{WHOLE}")
+}
+
+#[test]
+fn every_prefix_is_planned_or_refused() {
+    let text = whole();
+    assert!(plan("job.sql", &text).is_ok(), "{:?}", plan("job.sql", &text).map(|_| ()));
+    for (end, _) in text.char_indices() {
+        if let Err(error) = plan("job.sql", &text[..end]) {
+            assert_eq!(error.kind(), ErrorKind::Input, "{error}: {}", &text[..end]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_change_of_a_file_panics(
+        at in 0usize..1000, length in 0usize..20,
+        insert in prop_oneof![
+            "\\PC{0,8}", Just("(".to_owned()), Just("NULL".to_owned()), Just("'a'".to_owned()),
+            Just(" SELECT ".to_owned()), Just("9223372036854775807".to_owned()), Just("COUNT(*)".to_owned()),
+            Just("window_start".to_owned()), Just("r".to_owned()), Just("-".to_owned())
+        ],
+    ) {
+        let text = whole();
+        let chars: Vec<char> = text.chars().collect();
+        let at = at % chars.len();
+        let end = (at + length).min(chars.len());
+        let changed: String = chars[..at].iter().collect::<String>() + &insert + &chars[end..].iter().collect::<String>();
+        if let Err(error) = plan("job.sql", &changed) {
+            prop_assert_eq!(error.kind(), ErrorKind::Input, "{}\n{}", error, changed);
+        }
+    }
+}
+
+#[test]
+fn deep_and_long_statements_are_refused_or_planned() {
+    let long = |unit: &str, count: usize| format!("{BASE}SELECT id FROM t WHERE {}TRUE", unit.repeat(count));
+    for count in [10, 100, 190, 1000, 100_000] {
+        for unit in ["NOT ", "id > 1 AND ", "(", "CASE WHEN TRUE THEN ", "id + id = id OR ", "- "] {
+            let _ = plan("job.sql", &long(unit, count));
+        }
+    }
+    let list = (0..5000).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    assert!(plan("job.sql", &format!("{BASE}SELECT id FROM t WHERE id IN ({list})")).is_ok());
+}
