@@ -42,9 +42,9 @@ pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
     if request.from.is_some() {
         talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
+    // Before the log is opened: from then on Ctrl-C must end the run well.
+    let stop = watch_signals()?;
     let log = open_log(env, common)?;
-    let stop =
-        stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
     take_files(&log, &job)?;
     let pumps = feed(&log, ingests, bounded, &stop)?;
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop);
@@ -69,9 +69,9 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
                 .with_hint("use a date, a time, ms since the epoch, or earliest"));
         }
     };
+    // Before the log is opened: from then on Ctrl-C must end the run well.
+    let stop = watch_signals()?;
     let log = open_log(env, common)?;
-    let stop =
-        stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
     take_files(&log, &job)?;
     let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine) };
     let request = match &args.to {
@@ -81,6 +81,10 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop)?;
     log.close()?;
     Ok(status)
+}
+
+fn watch_signals() -> Result<StopFlag> {
+    stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))
 }
 
 fn engine_request(args: &EngineArgs) -> Request {
@@ -162,7 +166,7 @@ fn execute(log: &Log, job: &Job, request: &Request, printer: &Printer, stop: &St
     if request.bounded {
         write_folders(log, job)?;
     }
-    summarise(log, job, &report)?;
+    summarise(job, &report);
     Ok(Status::Done)
 }
 
@@ -187,7 +191,7 @@ fn write_folders(log: &Log, job: &Job) -> Result<()> {
 }
 
 /// What happened, on stderr.
-fn summarise(log: &Log, job: &Job, report: &RunReport) -> Result<()> {
+fn summarise(job: &Job, report: &RunReport) {
     let how = match report.outcome {
         Outcome::Started => "ran",
         Outcome::Resumed => "went on",
@@ -219,8 +223,6 @@ fn summarise(log: &Log, job: &Job, report: &RunReport) -> Result<()> {
             talk(&format!("  {count} {what}"));
         }
     }
-    let _ = log;
-    Ok(())
 }
 
 /// Rows of one output that is shown on stdout.
@@ -271,6 +273,7 @@ struct Watch<'a> {
     shown: Vec<Shown>,
     progress: Progress,
     bounded: bool,
+    tables: Vec<String>,
     warned: Vec<(usize, u32)>,
     failure: Option<Error>,
 }
@@ -280,7 +283,8 @@ impl<'a> Watch<'a> {
         let shown = job.plan.outputs.iter().filter_map(|output| Shown::new(job, output, printer)).collect();
         let total = bounded.then(|| log.durable_end().0);
         let progress = Progress::new(&job.key(), total, if bounded { "positions" } else { "rows" });
-        Watch { log, stop, shown, progress, bounded, warned: Vec::new(), failure: None }
+        let tables = job.plan.sources.iter().map(|source| source.table.clone()).collect();
+        Watch { log, stop, shown, progress, bounded, tables, warned: Vec::new(), failure: None }
     }
 
     fn show_rows(&mut self) -> Result<()> {
@@ -324,10 +328,10 @@ impl Observer for Watch<'_> {
             if !self.warned.contains(&partition) {
                 self.warned.push(partition);
                 self.progress.note(&format!(
-                    "note: partition {} of source {} has been silent for {} s and holds windows back; \
+                    "note: partition {} of table {} has been silent for {} s and holds windows back; \
                      'scan.watermark.idle-timeout' lets them close",
                     holding.partition,
-                    holding.source + 1,
+                    self.tables[holding.source],
                     SILENCE_US / 1_000_000
                 ));
             }

@@ -36,13 +36,11 @@ fn killed_live_runs_end_in_the_rows_of_a_replay() {
         let next = fed + 200;
         place.write("ticks.jsonl", &ticks(fed, next));
         fed = next;
-        let mut run = place.start(&["run", "job.sql", "--ingest", "ticks=-"]);
-        let stdin = run.child().stdin.take().expect("piped");
-        std::io::Write::write_all(&mut &stdin, place.read("ticks.jsonl").as_bytes()).expect("taken");
+        place.ok(&["produce", "ticks", "ticks.jsonl"]);
+        let run = place.start(&["run", "job.sql"]);
         // A different moment each time: opening, reading, writing, resting.
-        std::thread::sleep(std::time::Duration::from_millis(u64::from(kill * 37 % 160)));
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(kill * 53 % 400)));
         run.kill();
-        drop(stdin);
     }
     // To the end, with a clean stop.
     let run = place.start(&["run", "job.sql"]);

@@ -196,6 +196,7 @@ pub(super) fn job(times: Times, pipelines: Vec<PipelinePlan>) -> JobPlan {
         _ => source_schema(),
     };
     let output = OutputPlan {
+        is_select: false,
         table: "o".to_owned(),
         sink: SinkKind::Topic,
         topic: Some("o".to_owned()),
@@ -237,7 +238,8 @@ pub(super) fn log_batch(events: &[Event], first: usize) -> LogBatch {
 
 pub(super) fn engine(plan: &JobPlan, threads: usize) -> Engine {
     let partitions = vec![1; plan.sources.len()];
-    Engine::with_codecs(Arc::new(plan.clone()), &partitions, EngineOptions { threads }, LINES).expect("a good plan")
+    Engine::with_codecs(Arc::new(plan.clone()), &partitions, EngineOptions { threads, publish_from_ms: None }, LINES)
+        .expect("a good plan")
 }
 
 /// Batches of at most `size` events, cut where the append time changes.

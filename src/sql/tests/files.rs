@@ -2,6 +2,7 @@
 
 use super::support::{TABLE, run, shown, source_rows, steps};
 use crate::engine::plan::*;
+use crate::format::framing::Framing;
 use crate::sql::plan;
 
 const FLIGHTS: &str = "
@@ -34,7 +35,7 @@ fn the_flights() {
     assert_eq!(names(&source.schema), ["origin", "dep_delay_min", "ts"]);
     assert_eq!(source.event_time.as_ref().unwrap().rowtime, 2);
     assert!(source.metadata.is_empty());
-    assert_eq!(source.ingest.as_ref().unwrap().framing, Framing::Csv { header: true, delimiter: b',', quote: b'"' });
+    assert_eq!(source.ingest.as_ref().unwrap().framing, Framing::Csv { header: true, quote: Some(b'"') });
     let [hourly, sessions] = job.pipelines.as_slice() else { panic!("two pipelines") };
     let window = hourly.window.as_ref().unwrap();
     assert_eq!(window.kind, WindowKind::Tumble { size_ms: 3_600_000, offset_ms: 0 });

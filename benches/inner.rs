@@ -1,0 +1,106 @@
+//! The inner parts by themselves: hashing, decoding, a window over decoded events, and the engine from JSON to closed windows.
+
+use arrow::array::{BinaryArray, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kappa::codec::xxh64;
+use kappa::engine::{Engine, EngineOptions};
+use kappa::format::{FormatSpec, JsonOptions, decoder};
+use kappa::log::records::LogBatch;
+use kappa::sql;
+use kappa::types::{AppendTime, Position, TopicId};
+use std::hint::black_box;
+use std::sync::Arc;
+
+const ROWS: u64 = 8192;
+
+fn events(keys: u64) -> BinaryArray {
+    let mut state = 7_u64;
+    let rows: Vec<Vec<u8>> = (0..ROWS)
+        .map(|row| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!(
+                "{{\"id\":{row},\"ts\":\"2026-01-01 00:00:{:02}.{:03}\",\"user_id\":\"user-{:05}\",\"page\":\"/products/{:04}\",\
+                 \"referrer\":\"https://example.org\",\"status\":200,\"bytes\":{}}}",
+                row / 1000,
+                row % 1000,
+                (state >> 33) % keys,
+                state >> 50,
+                state >> 45
+            )
+            .into_bytes()
+        })
+        .collect();
+    BinaryArray::from_iter_values(rows)
+}
+
+fn hashing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("xxh64");
+    for len in [8, 13, 100, 4096] {
+        let bytes = vec![b'x'; len];
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(format!("{len} bytes"), |b| b.iter(|| xxh64(black_box(&bytes), 0)));
+    }
+}
+
+fn decoding(c: &mut Criterion) {
+    let ts = DataType::Timestamp(TimeUnit::Millisecond, None);
+    let declared = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, true),
+        Field::new("ts", ts, true),
+        Field::new("user_id", DataType::Utf8, true),
+        Field::new("page", DataType::Utf8, true),
+        Field::new("referrer", DataType::Utf8, true),
+        Field::new("status", DataType::Int32, true),
+        Field::new("bytes", DataType::Int32, true),
+    ]));
+    let values = events(10_000);
+    let mut group = c.benchmark_group("json");
+    group.throughput(Throughput::Elements(ROWS));
+    for used in [&[1_usize, 2][..], &[0, 1, 2, 3, 4, 5, 6]] {
+        let decoder = decoder(&FormatSpec::Json(JsonOptions::default()), &declared, used).expect("a decoder");
+        group.bench_function(format!("{} of 7 fields", used.len()), |b| b.iter(|| decoder.decode(black_box(&values))));
+    }
+}
+
+fn engine(c: &mut Criterion) {
+    let table =
+        "CREATE TABLE e (ts TIMESTAMP(3), user_id STRING, bytes INT, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND);
+                 CREATE TABLE o (w TIMESTAMP(3), k STRING, n BIGINT) WITH ('connector' = 'blackhole');
+                 INSERT INTO o SELECT window_start, user_id, COUNT(*) FROM TABLE(";
+    let group_by = ") GROUP BY window_start, window_end, user_id;";
+    let mut group = c.benchmark_group("engine, from JSON");
+    group.throughput(Throughput::Elements(ROWS));
+    for (name, window) in [
+        ("tumble 1 s", "TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
+        ("hop 1 s / 5 s", "HOP(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '5' SECOND)"),
+        ("session 1 s", "SESSION(TABLE e PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
+    ] {
+        let plan = Arc::new(sql::plan("bench.sql", &format!("{table}{window}{group_by}")).expect("a plan"));
+        let rows = usize::try_from(ROWS).expect("small");
+        let nothing = BinaryArray::from(vec![None::<&[u8]>; rows]);
+        let batch = LogBatch {
+            topic: TopicId(1),
+            first_position: Position(0),
+            append_time: AppendTime(1_800_000_000_000_000),
+            partitions: vec![0; rows],
+            offsets: (0..ROWS).collect(),
+            timestamps: Int64Array::new_null(rows),
+            keys: nothing.clone(),
+            values: events(1000),
+            headers: BinaryArray::from(vec![Some(&b""[..]); rows]),
+        };
+        let options = EngineOptions { threads: 1, publish_from_ms: None };
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut engine = Engine::new(Arc::clone(&plan), vec![1], options).expect("an engine");
+                engine.push(vec![(0, batch.clone())]).expect("pushed");
+                engine.finish().expect("finished");
+                engine.drain()
+            });
+        });
+    }
+}
+
+criterion_group!(inner, hashing, decoding, engine);
+criterion_main!(inner);
