@@ -44,6 +44,10 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// True for a file without bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
     /// Cuts or grows (with zeros) the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The whole file, read-only. Only for files that never change again.
@@ -181,3 +185,6 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     disk.rename(&temporary, path)?;
     disk.sync_dir(&parent_of(path))
 }
+
+#[cfg(test)]
+mod tests;

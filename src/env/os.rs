@@ -46,7 +46,7 @@ impl DiskFile for OsFile {
 
     #[expect(unsafe_code, reason = "the one place that maps files")]
     fn map(&self) -> io::Result<Mapped> {
-        if self.len()? == 0 {
+        if self.is_empty()? {
             return Ok(Arc::new(Vec::new()));
         }
         // SAFETY: callers map only files that Kappa itself finished writing, in its own folder, which it holds the lock of.

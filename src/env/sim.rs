@@ -101,6 +101,6 @@ impl SimRandom {
 impl Random for SimRandom {
     fn next_u64(&self) -> u64 {
         let count = self.0.fetch_add(1, Ordering::Relaxed);
-        crate::codec::xxh64(&count.to_le_bytes(), 0x6b61_7070_61)
+        crate::codec::xxh64(&count.to_le_bytes(), 0x006b_6170_7061)
     }
 }

@@ -149,11 +149,11 @@ fn judge_newest(env: &Env, listed: &Listed) -> Result<Newest> {
     let items: Vec<Item<'_>> = Scan::new(&bytes, header.salt, true).collect();
     let facts: Vec<TailItem> = items.iter().map(TailItem::of).collect();
     let plan = judge_tail(header.first_seq, &facts);
-    let kept = items.iter().take(plan.keep).filter_map(|item| match item {
+    let mut kept = items.iter().take(plan.keep).filter_map(|item| match item {
         Item::Frame(frame) => Some(frame.header),
         _ => None,
     });
-    let last = kept.last();
+    let last = kept.next_back();
     let last_seq = last.map_or(FrameSeq(header.first_seq.0 - 1), |last| last.seq);
     let marked = last.is_none_or(|last| last.mark);
     // A failed sync may have left pages that look written and are not. Writing them again makes sure.

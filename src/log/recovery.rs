@@ -294,3 +294,48 @@ pub(crate) fn meta_bytes<'a>(frame: &FrameFacts<'a>) -> Option<&'a [u8]> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(at: u64, seq: u64, synced_end: u64, intact: bool) -> TailItem {
+        TailItem::Frame { at, seq: FrameSeq(seq), synced_end: FrameSeq(synced_end), intact }
+    }
+
+    #[test]
+    fn a_tail_is_torn_only_where_nothing_proves_that_it_was_durable() {
+        let end = TailItem::Tail { at: 900, all_zero: true };
+        let torn = TailItem::Tail { at: 900, all_zero: false };
+        let gap = |at| TailItem::Gap { at };
+        let plan = |keep, end, cut, unproven_from| TailPlan { keep, end, cut, unproven_from };
+        let cases: Vec<(&str, Vec<TailItem>, TailPlan)> = vec![
+            ("empty", vec![TailItem::Tail { at: 100, all_zero: true }], plan(0, 100, false, 100)),
+            ("clean", vec![frame(100, 5, 4, true), frame(200, 6, 5, true), end], plan(2, 900, false, 200)),
+            ("torn bytes at the end", vec![frame(100, 5, 4, true), torn], plan(1, 900, true, 100)),
+            ("damaged, unproven", vec![frame(100, 5, 4, false), frame(200, 6, 4, true), end], plan(0, 100, true, 100)),
+            ("damaged, proven", vec![frame(100, 5, 4, false), frame(200, 6, 5, true), end], plan(2, 900, false, 200)),
+            (
+                "hole, unproven",
+                vec![frame(100, 5, 4, true), gap(200), frame(300, 7, 5, true), end],
+                plan(1, 200, true, 200),
+            ),
+            (
+                "hole, proven",
+                vec![frame(100, 5, 4, true), gap(200), frame(300, 7, 6, true), end],
+                plan(3, 900, false, 300),
+            ),
+            (
+                "hole of which only the start is proven",
+                vec![frame(100, 5, 4, true), gap(200), frame(300, 8, 6, true), end],
+                plan(2, 300, true, 300),
+            ),
+            ("hole at the very start, unproven", vec![gap(100), frame(300, 6, 4, true), end], plan(0, 100, true, 100)),
+            ("a frame of the past", vec![frame(100, 5, 4, true), frame(200, 5, 4, true), end], plan(1, 200, true, 100)),
+        ];
+        for (what, items, expected) in cases {
+            let found = judge_tail(FrameSeq(5), &items);
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+}

@@ -78,6 +78,9 @@ pub(crate) struct Encoder {
     ends: BTreeMap<(TopicId, PartitionId), Offset>,
 }
 
+/// Where rows of a request are: place of the topic in the frame, rows before them in its body, and their offsets.
+type Start = (usize, u64, Vec<PartitionAck>);
+
 enum Work {
     Group(OpenGroup),
     Mark,
@@ -233,8 +236,7 @@ impl Encoder {
         let mut topics: Vec<TopicInput<'a>> = Vec::new();
         let mut places: BTreeMap<TopicId, usize> = BTreeMap::new();
         let mut runs: Vec<BTreeMap<u32, Run>> = Vec::new();
-        // For each request: for each of its topics, the place of the topic and the rows before in its body.
-        let mut starts: Vec<Vec<(usize, u64, Vec<PartitionAck>)>> = Vec::new();
+        let mut starts: Vec<Vec<Start>> = Vec::new();
         let mut rows: Vec<u64> = Vec::new();
         for request in requests {
             let mut start = Vec::with_capacity(request.topics.len());
@@ -282,7 +284,7 @@ impl Encoder {
     fn acks(
         &self,
         requests: &[Request],
-        starts: &[Vec<(usize, u64, Vec<PartitionAck>)>],
+        starts: &[Vec<Start>],
         rows: &[u64],
         seq: FrameSeq,
         append_time: AppendTime,
@@ -293,15 +295,12 @@ impl Encoder {
             firsts.push(next);
             next = next.plus(*rows);
         }
-        let ack = |(request, start): (&Request, &Vec<(usize, u64, Vec<PartitionAck>)>)| {
-            let topic =
-                |((topic, _), (place, before, partitions)): (&(TopicId, Rows), &(usize, u64, Vec<PartitionAck>))| {
-                    TopicAck {
-                        topic: *topic,
-                        first_position: firsts[*place].plus(*before),
-                        partitions: partitions.clone(),
-                    }
-                };
+        let ack = |(request, start): (&Request, &Vec<Start>)| {
+            let topic = |((topic, _), (place, before, partitions)): (&(TopicId, Rows), &Start)| TopicAck {
+                topic: *topic,
+                first_position: firsts[*place].plus(*before),
+                partitions: partitions.clone(),
+            };
             Ack { append_time, seq, topics: request.topics.iter().zip(start).map(topic).collect(), end: next }
         };
         requests.iter().zip(starts).map(ack).collect()

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 const CHUNK: usize = 2048;
 const STAMP_KEY: &[u8] = &[0];
 const CACHE_BYTES: u64 = 16 << 20;
+const OPEN_TRIES: u32 = 100;
+const OPEN_PAUSE_US: u64 = 5_000;
 
 type Key = (MetaSpace, String);
 
@@ -224,10 +226,16 @@ fn open_db(env: &Env, dir: &Path) -> std::result::Result<sled::Db, String> {
         }
     }
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(CACHE_BYTES);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(cause)) => Err(format!("sled does not open: {cause}")),
-        Err(_) => Err("sled panicked when it was opened".to_owned()),
+    let mut tries = 0;
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            // sled gives its lock back from a thread of its own, some time after it was closed; ours says that nobody else is in.
+            Ok(Err(sled::Error::Io(_))) if tries < OPEN_TRIES => env.clock.sleep_us(OPEN_PAUSE_US),
+            Ok(Err(cause)) => return Err(format!("sled does not open: {cause}")),
+            Err(_) => return Err("sled panicked when it was opened".to_owned()),
+        }
+        tries += 1;
     }
 }
 

@@ -314,3 +314,6 @@ fn offsets(partitions: &[u32], entry: &TopicEntry) -> Result<Vec<u64>, CodecErro
     }
     Ok(offsets)
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,8 +245,8 @@ impl FrameHeader {
 
     fn check(&self) -> Result<(), CodecError> {
         let front = FRAME_HEADER_LEN as u64 + u64::from(self.directory_len) + u64::from(self.meta_len);
-        let fits = front.next_multiple_of(8) <= u64::from(self.frame_len) && self.frame_len % 8 == 0;
-        let aligned = self.directory_len % 8 == 0;
+        let fits = front.next_multiple_of(8) <= u64::from(self.frame_len) && self.frame_len.is_multiple_of(8);
+        let aligned = self.directory_len.is_multiple_of(8);
         let no_overflow = self.first_position.0.checked_add(u64::from(self.records)).is_some();
         if fits && aligned && no_overflow && self.seq.0 > 0 {
             return Ok(());

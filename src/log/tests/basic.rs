@@ -91,3 +91,31 @@ fn wrong_requests_are_refused_and_nothing_is_written() {
     assert_eq!(held.kind(), ErrorKind::Unavailable);
     assert!(held.message().contains(&std::process::id().to_string()), "{held}");
 }
+
+#[test]
+fn a_log_on_the_real_disk_opens_with_its_view_and_reads_mapped_files() {
+    let env = Env::os();
+    let base = std::env::temp_dir().join(format!("kappa-log-{}-{:x}", std::process::id(), env.random.next_u64()));
+    let options = || LogOptions { view: ViewKind::Sled, codec: crate::log::Codec::Lz4, ..small() };
+    let log = Log::open(&env, &base, options()).unwrap();
+    let topic = log.create_topic("t", TopicConfig::default()).unwrap().id();
+    for number in 0..40 {
+        let noise: String = (0..1_000u32).map(|n| char::from(b'a' + (n * number % 23) as u8)).collect();
+        log.append_wait(AppendBatch::records(topic, values(&[&noise, "short"]))).unwrap();
+    }
+    let rows = read_all(&log, &[topic]);
+    log.close().unwrap();
+    for round in 0..3 {
+        if round == 2 {
+            // What is derived can be deleted.
+            env.disk.remove_dir_all(&base.join("sled")).unwrap();
+        }
+        let log = Log::open(&env, &base, options()).unwrap();
+        assert!(log.report().is_clean() && log.report().files > 1, "{}", log.report());
+        assert_eq!(log.topic("t").unwrap().id(), topic);
+        assert_eq!(read_all(&log, &[topic]), rows);
+        log.close().unwrap();
+    }
+    assert_eq!(crate::log::inspect::inspect(&env, &base).unwrap().severity(), 0);
+    env.disk.remove_dir_all(&base).unwrap();
+}
