@@ -6,8 +6,8 @@ use super::{cast, types};
 use crate::engine::plan::{AggregateCall, AggregateFunction};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field};
-use datafusion_sql::sqlparser::ast;
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::ast;
+use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
 /// What the clauses behind a GROUP BY can refer to.

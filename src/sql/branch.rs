@@ -5,7 +5,7 @@ use super::types;
 use crate::engine::plan::{Expr, NamedExpr, Step, WindowKind, WindowPlan};
 use crate::error::Result;
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
 /// Windows that were asked for and not used yet: what follows decides between aggregation and assignment.

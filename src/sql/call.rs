@@ -6,7 +6,7 @@ use super::{aggregate, cast, functions, types};
 use crate::error::Result;
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
-use datafusion_sql::sqlparser::ast::{self, CeilFloorKind, DateTimeField};
+use sqlparser::ast::{self, CeilFloorKind, DateTimeField};
 
 fn text(value: impl Into<String>) -> Typed {
     Typed::literal(ScalarValue::Utf8(Some(value.into())))

@@ -6,7 +6,7 @@ use super::{functions, types};
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
 use datafusion_physical_expr::expressions::CastExpr;
-use datafusion_sql::sqlparser::ast;
+use sqlparser::ast;
 use std::sync::Arc;
 
 /// The type that all can be cast to without loss. `Err`: which one does not fit, the type so far, and its type.

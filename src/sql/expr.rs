@@ -13,8 +13,8 @@ use datafusion_common::ScalarValue;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_expr::{ColumnarValue, Operator};
 use datafusion_physical_expr::expressions::{self, BinaryExpr, Column as PhysicalColumn, Literal};
-use datafusion_sql::sqlparser::ast::{self, Spanned};
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::ast::{self, Spanned};
+use sqlparser::tokenizer::Span;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::format::{FormatSpec, JsonOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::ScalarValue;
-use datafusion_sql::sqlparser::ast::Ident;
-use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::{Span, Token};
+use sqlparser::ast::Ident;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Span, Token};
 use std::sync::Arc;
 
 struct File<'f> {

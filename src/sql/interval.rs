@@ -2,7 +2,7 @@
 
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion_common::ScalarValue;
-use datafusion_sql::sqlparser::ast::{self, DateTimeField};
+use sqlparser::ast::{self, DateTimeField};
 
 /// An interval: calendar months, or a fixed time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

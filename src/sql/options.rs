@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::framing::Framing;
 use crate::format::{CsvOptions, FormatSpec, JsonOptions, TimestampFormat};
 use crate::types::{check_topic_name, is_reserved_output_name};
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::tokenizer::Span;
 use std::path::PathBuf;
 
 /// Default of `max-future`: one hour.

@@ -10,8 +10,8 @@ use super::{cast, types};
 use crate::engine::plan::{NamedExpr, Step, WindowKind, WindowPlan};
 use crate::error::{Error, Result};
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName, Spanned};
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::ast::{self, Ident, ObjectName, Spanned};
+use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
 /// A bound query: one branch for each part of a UNION ALL, all with the same columns.

@@ -2,7 +2,7 @@
 
 use super::text::{Source, nearest};
 use crate::error::Result;
-use datafusion_sql::sqlparser::tokenizer::Span;
+use sqlparser::tokenizer::Span;
 
 /// Beginnings of Flink's keys that mean nothing here.
 const IGNORED: &[&str] = &[

@@ -7,10 +7,10 @@ use super::{cast, types};
 use crate::engine::plan::MetadataColumn;
 use crate::error::{Error, Result};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion_sql::sqlparser::ast::{self, Ident};
-use datafusion_sql::sqlparser::keywords::Keyword;
-use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::{Span, Token};
+use sqlparser::ast::{self, Ident};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Span, Token};
 use std::sync::Arc;
 
 /// Metadata columns in the order in which they stand behind the physical ones.

@@ -1,10 +1,10 @@
 //! The text of a SQL file: tokens with places, statements, and errors that point at them.
 
 use crate::error::{Error, ErrorKind, Result, SourcePlace};
-use datafusion_sql::sqlparser::dialect::Dialect;
-use datafusion_sql::sqlparser::keywords::Keyword;
-use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::dialect::Dialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 /// Longest file in bytes: bounds the work and the depth of everything that follows.
 const FILE_MAX: usize = 4 << 20;

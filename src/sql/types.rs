@@ -3,9 +3,9 @@
 use super::text::{Source, is_word};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use datafusion_sql::sqlparser::ast;
-use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::{Span, Token};
+use sqlparser::ast;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Span, Token};
 use std::sync::Arc;
 
 /// TIMESTAMP(3).

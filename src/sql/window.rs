@@ -8,9 +8,9 @@ use super::interval::{self, Interval};
 use super::text::{Source, Statement, is_word, parser};
 use crate::engine::plan::WindowKind;
 use crate::error::{Error, Result};
-use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
-use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+use sqlparser::ast::{self, Ident, ObjectName};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
 /// What the windows are over.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub(super) fn take_out(statement: &Statement, source: Source<'_>) -> Result<(Sta
         let word = Word {
             value: call.stand_in.clone(),
             quote_style: Some('`'),
-            keyword: datafusion_sql::sqlparser::keywords::Keyword::NoKeyword,
+            keyword: sqlparser::keywords::Keyword::NoKeyword,
         };
         let stand_in = TokenWithSpan::new(Token::Word(word), call.span);
         statement.tokens.splice(start..end.min(statement.tokens.len()), [stand_in]);
