@@ -102,6 +102,14 @@ fn windows() {
             "GROUP BY without a window would change its results forever",
             "TUMBLE",
         ),
+    ]);
+}
+
+#[test]
+fn groups() {
+    let end = "GROUP BY window_start, window_end";
+    let windowed = |call: &str| format!("SELECT COUNT(*) FROM TABLE({call}) {end}");
+    check(&[
         (
             "SELECT name, COUNT(*) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY id, window_start, window_end",
             8,
