@@ -1,4 +1,29 @@
 //! SQL files in Flink's dialect, made into a [`JobPlan`].
+//!
+//! The SQL parser parses queries and expressions; what it does not know (window table functions, computed columns,
+//! watermarks, Flink's types) is read from its tokens with its own methods. Expressions are typed bottom up by Flink's
+//! rules and become DataFusion's physical expressions, so that every error is known at its innermost place.
+//!
+//! Where Flink differs from what an expression engine would do on its own, Flink wins. An expression that fails on a row
+//! (a CAST, a division by zero, NULL for a NOT NULL column) is an error of the evaluation: the row is rejected.
+//!
+//! | subject | rule | test (`tests/expressions.rs`) |
+//! |---|---|---|
+//! | integer arithmetic | keeps the wider type, wraps as Java, INT / INT is INT, % has the right operand's type | `arithmetic` |
+//! | DECIMAL | Flink's precision and scale; too many digits give NULL; half up; `1.5` is DECIMAL(2, 1) | `arithmetic` |
+//! | division by zero | the row fails | `rows_that_fail` |
+//! | comparison of text with numbers | refused; a text constant beside a date or timestamp is read as one | `conditions` |
+//! | LIKE | no escape character unless ESCAPE names one | `conditions` |
+//! | CAST | fails the row; TRY_CAST is NULL; narrowing as in Java; `1.0E10`, `TRUE`; timestamps with three digits | `casts` |
+//! | CHAR(n), VARCHAR(n) | a length counts in CAST only, as in Flink's sinks by default | `casts` |
+//! | CONCAT, `\|\|` | NULL if a part is; CONCAT_WS leaves NULLs out | `texts` |
+//! | SUBSTRING | from 1, from the end below 0, characters | `texts` |
+//! | FLOOR, CEIL, EXTRACT, TIMESTAMPADD, TIMESTAMPDIFF | Flink's units; a week of FLOOR starts on Sunday, WEEK is ISO's | `times` |
+//! | TO_TIMESTAMP | NULL where the text does not match; Java's patterns (subset) | `times` |
+//! | CURRENT_TIMESTAMP, NOW, PROCTIME, LOCALTIMESTAMP, CURRENT_DATE | the record's append time | `times` |
+//! | RAND, UUID | refused: a replay would differ | `errors.rs` |
+//! | arrays | from 1, NULL outside | `nested_values` |
+//! | aggregates | types in [`crate::engine::plan::AggregateFunction`] | `files.rs` |
 
 mod aggregate;
 mod arithmetic;

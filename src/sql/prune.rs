@@ -11,6 +11,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Needs(Vec<BTreeSet<usize>>);
 
+/// Steps, window, and the place of each old column in the last row.
+pub(super) type Pruned = (Vec<Step>, Option<WindowPlan>, BTreeMap<usize, usize>);
+
 impl Needs {
     /// Works out what `before` and `window` read; without a window all columns of the last row are needed.
     pub fn of(before: &[Step], window: Option<&WindowPlan>, width: usize) -> Needs {
@@ -52,7 +55,7 @@ impl Needs {
         window: Option<&WindowPlan>,
         mut places: BTreeMap<usize, usize>,
         mut row: Vec<FieldRef>,
-    ) -> Result<(Vec<Step>, Option<WindowPlan>, BTreeMap<usize, usize>)> {
+    ) -> Result<Pruned> {
         let mut steps = Vec::new();
         for (step, needed) in before.iter().zip(&self.0[1..]) {
             match step {

@@ -6,6 +6,7 @@ use super::text::{Source, Statement, is_word, nearest};
 use super::{cast, types};
 use crate::engine::plan::MetadataColumn;
 use crate::error::{Error, Result};
+use crate::format::FormatSpec;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use sqlparser::ast::{self, Ident};
 use sqlparser::keywords::Keyword;
@@ -85,7 +86,7 @@ impl Table {
 enum Kind {
     Physical,
     Metadata { key: Option<String>, is_virtual: bool },
-    Computed(ast::Expr),
+    Computed(Box<ast::Expr>),
 }
 
 struct ColumnText {
@@ -127,7 +128,12 @@ pub(super) fn create(statement: &Statement, source: Source<'_>) -> Result<Create
         reader.body(&mut body)?;
     }
     let written = reader.tail()?;
-    let Body { columns, watermark, primary_key, mut notes } = body;
+    let Body { mut columns, watermark, primary_key, mut notes } = body;
+    for column in &mut columns {
+        // As in Flink, a key is never NULL.
+        let is_key = primary_key.iter().flat_map(|(idents, _)| idents).any(|ident| ident.value == column.name.value);
+        column.nullable &= !is_key;
+    }
     if !columns.iter().any(|column| matches!(column.kind, Kind::Physical)) {
         return Err(source.error(name.span, format!("table '{}' has no physical column", name.value)));
     }
@@ -136,6 +142,7 @@ pub(super) fn create(statement: &Statement, source: Source<'_>) -> Result<Create
         notes.push(format!("table {}: option '{key}' means nothing here and is ignored", name.value));
     }
     let mut table = reader.resolve(name, columns, options)?;
+    reader.check_format(&table)?;
     if let Some((column, expr)) = watermark {
         table.watermark = Some(reader.watermark(&table, &column, &expr)?);
     }
@@ -278,7 +285,7 @@ impl Reader<'_> {
             return Err(self.source.error(name.span, format!("column '{}' is there twice", name.value)));
         }
         if self.words(&["AS"]) {
-            let kind = Kind::Computed(self.expr()?);
+            let kind = Kind::Computed(Box::new(self.expr()?));
             if self.words(&["COMMENT"]) {
                 self.string()?;
             }
@@ -399,6 +406,16 @@ impl Reader<'_> {
         let (name, span) = (name.value, name.span);
         let primary_key = Vec::new();
         Ok(Table { name, span, declared, columns: all, watermark: None, primary_key, writable_metadata, options })
+    }
+
+    /// The raw format is one column of text or bytes.
+    fn check_format(&self, table: &Table) -> Result<()> {
+        let fields = table.declared.fields();
+        let fits = fields.len() == 1 && matches!(fields[0].data_type(), DataType::Utf8 | DataType::Binary);
+        match table.options.format == FormatSpec::Raw && !fits {
+            true => Err(self.source.error(table.span, "format 'raw' needs exactly one column, STRING or BYTES")),
+            false => Ok(()),
+        }
     }
 
     fn metadata(&self, column: &ColumnText, key: Option<&str>, physical: usize) -> Result<Typed> {

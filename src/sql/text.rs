@@ -12,6 +12,25 @@ const FILE_MAX: usize = 4 << 20;
 const OPERATORS_MAX: usize = 200;
 /// Deepest nesting of parentheses.
 const NESTING_MAX: usize = 40;
+/// Deepest nesting of forms that the parser tries in two ways, each nested one again: CASE, CAST( and the like.
+const FORMS_MAX: usize = 12;
+/// Words that begin such forms.
+const FORMS: [&str; 14] = [
+    "CAST",
+    "TRY_CAST",
+    "SAFE_CAST",
+    "CONVERT",
+    "EXTRACT",
+    "SUBSTRING",
+    "SUBSTR",
+    "TRIM",
+    "POSITION",
+    "CEIL",
+    "FLOOR",
+    "OVERLAY",
+    "EXISTS",
+    "ARRAY",
+];
 
 /// Flink's lexical rules: backquoted identifiers, strings in single quotes without escapes.
 #[derive(Debug)]
@@ -106,26 +125,36 @@ impl Source<'_> {
 
     /// Parsers and binders recurse: what could be too deep for a stack is refused here.
     fn check_depth(&self, tokens: &[TokenWithSpan]) -> Result<()> {
-        let (mut nesting, mut operators) = (0usize, 0usize);
+        let (mut operators, mut cases, mut brackets) = (0usize, 0usize, 0usize);
+        // For each open parenthesis whether it belongs to such a form.
+        let mut open: Vec<bool> = Vec::new();
+        let mut before: Option<&TokenWithSpan> = None;
         for token in tokens {
             match &token.token {
-                Token::LParen | Token::LBracket | Token::Lt => nesting += 1,
-                Token::RParen | Token::RBracket | Token::Gt => nesting = nesting.saturating_sub(1),
+                Token::LParen | Token::LBracket => {
+                    open.push(before.is_some_and(|token| FORMS.iter().any(|word| is_word(token, word))));
+                }
+                Token::RParen | Token::RBracket => drop(open.pop()),
+                Token::Lt => brackets += 1,
+                Token::Gt => brackets = brackets.saturating_sub(1),
                 Token::Comma => operators = 0,
                 Token::Word(word) => match word.keyword {
                     Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::HAVING | Keyword::GROUP => {
                         operators = 0;
                     }
-                    Keyword::CASE => nesting += 1,
-                    Keyword::END => nesting = nesting.saturating_sub(1),
+                    Keyword::CASE => cases += 1,
+                    Keyword::END => cases = cases.saturating_sub(1),
                     Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::UNION => operators += 1,
+                    Keyword::INTERVAL if before.is_some_and(|token| is_word(token, "INTERVAL")) => cases += 1,
                     _ => {}
                 },
                 Token::SingleQuotedString(_) | Token::Number(..) => {}
                 _ => operators += 1,
             }
-            // `<` is also "less than": it counts as an opening bracket until a `>` comes, hence a bound of its own.
-            if nesting > NESTING_MAX + OPERATORS_MAX || operators > OPERATORS_MAX {
+            before = Some(token);
+            let forms = cases + open.iter().filter(|form| **form).count();
+            // `<` is also "less than", hence the wider bound.
+            if open.len() > NESTING_MAX || forms > FORMS_MAX || brackets.max(operators) > OPERATORS_MAX {
                 let hint = "use IN (...) for long lists of comparisons, or split the statement with views";
                 return Err(self.error(token.span, "the expression is too long or nested too deeply").with_hint(hint));
             }
@@ -181,19 +210,24 @@ pub(super) fn nearest<'n>(wanted: &str, known: impl IntoIterator<Item = &'n str>
     best.map(|(_, name)| name)
 }
 
+/// Changes, insertions, omissions and swaps of neighbours between two words.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(256).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(256).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+    let a: Vec<char> = a.chars().take(64).collect();
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let substituted = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = substituted.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 /// `message at Line: 3, Column: 7` as message and place.
@@ -208,7 +242,8 @@ fn split_place(text: &str) -> (&str, Option<Location>) {
 
 fn syntax_message(text: &str) -> String {
     let text = text.strip_prefix("sql parser error: ").unwrap_or(text);
-    match text.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
+    let expected = text.strip_prefix("Expected: ").or(text.strip_prefix("Expected "));
+    match expected.and_then(|rest| rest.split_once(", found: ")) {
         Some((expected, "EOF")) => format!("expected {expected}, but the statement ends here"),
         Some((expected, found)) => format!("expected {expected}, found {found}"),
         None => text.to_owned(),

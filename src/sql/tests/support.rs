@@ -25,6 +25,7 @@ fn table_rows(schema: &SchemaRef) -> RecordBatch {
         .iter()
         .map(|field| -> ArrayRef {
             match field.name().as_str() {
+                "i" if !field.is_nullable() => Arc::new(Int32Array::from(vec![7, 8])),
                 "i" => Arc::new(Int32Array::from(vec![Some(7), None])),
                 "b" => Arc::new(Int64Array::from(vec![Some(5_000_000_000), None])),
                 "d" => Arc::new(Float64Array::from(vec![Some(2.5), None])),
