@@ -101,6 +101,10 @@ fn numeric(left: Typed, operator: Operator, right: Typed) -> Result<Typed, Strin
     match common {
         DataType::Null => Ok(Typed::literal(ScalarValue::Int32(None))),
         DataType::Decimal128(..) => decimal(left, operator, right),
+        ref integer if integer.is_integer() && matches!(operator, Operator::Divide | Operator::Modulo) => {
+            let (left, right) = (cast::implicit(left, integer)?, cast::implicit(right, integer)?);
+            functions::integer_division(left, operator, right)
+        }
         _ => {
             let (left, right) = (cast::implicit(left, &common)?, cast::implicit(right, &common)?);
             binary_expr(left, operator, right, common).fold()

@@ -192,7 +192,7 @@ fn a_folder_belongs_to_one_process_and_inspect_needs_no_lock() {
     let place = with_visits();
     let mut run = place.start(&["run", "job.sql"]);
     let pid = run.child().id().to_string();
-    eventually("the run has the lock", || place.kappa(&["topic", "list"]).code == 4);
+    eventually("the run has the lock", || place.read("data/LOCK").trim() == pid);
     place.fails(&["topic", "list"], 4, &[&pid]);
     let seen = place.kappa(&["inspect", "--frames"]);
     assert!(seen.stdout.contains("visits 6"), "{}{}", seen.stdout, seen.stderr);

@@ -49,6 +49,10 @@ impl Place {
         fs::write(self.path(name), text).expect("a file of the test");
     }
 
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a file that Kappa wrote")
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kappa"));
         command.current_dir(&self.dir).args(args).env_remove("KAPPA_DATA").stdin(Stdio::null());

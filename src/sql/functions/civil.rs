@@ -87,13 +87,13 @@ pub(super) fn format_timestamp(ms: i64) -> String {
 /// Reads a date: `2020-1-30`; what follows a blank is not looked at. Days since 1970.
 pub(super) fn parse_date(text: &str) -> Option<i64> {
     let text = text.trim();
-    let (days, _) = read_date(text.split(' ').next()?)?;
+    let (days, _) = read_date(text.split(' ').next()?, checked_date)?;
     Some(days)
 }
 
 /// Reads `2020-12-30[ 12:13:14[.123456789]]`, ms since 1970. Finer digits are cut.
 pub(super) fn parse_timestamp(text: &str) -> Option<i64> {
-    let (days, rest) = read_date(text.trim())?;
+    let (days, rest) = read_date(text.trim(), lenient_date)?;
     let midnight = days.checked_mul(DAY_MS)?;
     if rest.is_empty() {
         return Some(midnight);
@@ -116,7 +116,7 @@ pub(super) fn parse_timestamp(text: &str) -> Option<i64> {
 }
 
 /// A date at the beginning of a text, and what follows it.
-fn read_date(text: &str) -> Option<(i64, &str)> {
+fn read_date(text: &str, days_of: fn(i64, i64, i64) -> Option<i64>) -> Option<(i64, &str)> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -125,13 +125,20 @@ fn read_date(text: &str) -> Option<(i64, &str)> {
     let (month, rest) = read_digits(rest.strip_prefix('-')?, 2)?;
     let (day, rest) = read_digits(rest.strip_prefix('-')?, 2)?;
     let year = if negative { -year } else { year };
-    Some((checked_date(year, month, day)?, rest))
+    Some((days_of(year, month, day)?, rest))
 }
 
 fn checked_date(year: i64, month: i64, day: i64) -> Option<i64> {
     let (month, day) = (u32::try_from(month).ok()?, u32::try_from(day).ok()?);
     let valid = (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
     valid.then(|| days_from_civil(year, month, day))
+}
+
+/// Days 29 to 31 of a shorter month are its last day, as Flink reads timestamps (not dates).
+fn lenient_date(year: i64, month: i64, day: i64) -> Option<i64> {
+    let last =
+        u32::try_from(month).ok().filter(|month| (1..=12).contains(month)).map(|month| month_days(year, month))?;
+    checked_date(year, month, if (29..=31).contains(&day) { day.min(i64::from(last)) } else { day })
 }
 
 /// 1 to `most` digits.
@@ -233,6 +240,11 @@ impl Pattern {
 
     /// Reads a text; `None` if it does not match.
     pub fn read(&self, text: &str) -> Option<i64> {
+        self.read_prefix(text).and_then(|(ms, rest)| rest.is_empty().then_some(ms))
+    }
+
+    /// Reads a text that may go on after the pattern, as Java's SimpleDateFormat does; gives the rest as well.
+    pub fn read_prefix<'a>(&self, text: &'a str) -> Option<(i64, &'a str)> {
         let (mut year, mut month, mut day, mut millis, mut afternoon) = (1970, 1, 1, 0i64, None);
         let mut rest = text.trim();
         for part in &self.0 {
@@ -277,7 +289,7 @@ impl Pattern {
             millis += 12 * 3_600_000;
         }
         let midnight = checked_date(year, month, day)?.checked_mul(DAY_MS)?;
-        if rest.is_empty() { midnight.checked_add(millis) } else { None }
+        Some((midnight.checked_add(millis)?, rest))
     }
 }
 

@@ -43,6 +43,27 @@ pub(in super::super) fn decimal_operation(
     make(name, "", vec![left, right], result, true, kernel).fold()
 }
 
+/// `/` and `%` of integers of one type: truncated toward zero, wrapping at the smallest number as in Java; a divisor of zero is an
+/// error of the row.
+pub(in super::super) fn integer_division(left: Typed, operator: Operator, right: Typed) -> Result<Typed, String> {
+    let (result, nullable) = (left.data_type.clone(), left.nullable || right.nullable);
+    let (name, kernel): (_, Kernel) = match operator {
+        Operator::Modulo => ("MODULO", |args| divided(args, i64::wrapping_rem)),
+        _ => ("DIVIDE", |args| divided(args, i64::wrapping_div)),
+    };
+    let (left, right) = (cast::implicit(left, &DataType::Int64)?, cast::implicit(right, &DataType::Int64)?);
+    cast::explicit(make(name, "", vec![left, right], DataType::Int64, nullable, kernel), &result)?.fold()
+}
+
+fn divided(args: &Args<'_>, of: fn(i64, i64) -> i64) -> Result<ArrayRef> {
+    let (left, right) = (args.long(0)?, args.long(1)?);
+    args.longs(|row| match (left.get(row), right.get(row)) {
+        (Some(_), Some(0)) => exec_err!("division by zero"),
+        (Some(left), Some(right)) => Ok(Some(of(left, right))),
+        _ => Ok(None),
+    })
+}
+
 /// A decimal on its way through an operation.
 #[derive(Clone, Copy)]
 struct Digits {

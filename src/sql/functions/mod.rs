@@ -12,6 +12,6 @@ mod time;
 pub(super) use call::{call, names};
 pub(super) use convert::convert;
 pub(super) use kernel::reason;
-pub(super) use math::decimal_operation;
+pub(super) use math::{decimal_operation, integer_division};
 pub(super) use nested::{field, not_null};
 pub(super) use time::shift;

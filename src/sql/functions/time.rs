@@ -368,7 +368,7 @@ pub(super) fn unix_timestamp(mut arguments: Vec<Typed>) -> Result<Typed, String>
     make("UNIX_TIMESTAMP", pattern, vec![value], DataType::Int64, nullable, |args| {
         let pattern = compiled(args)?;
         let text = args.text(0)?;
-        let read = |text| pattern.read(text).map_or(i64::MIN, |ms| ms.div_euclid(1000));
+        let read = |text| pattern.read_prefix(text).map_or(i64::MIN, |(ms, _)| ms.div_euclid(1000));
         args.longs(|row| Ok(text.get(row).map(read)))
     })
     .fold()
