@@ -15,8 +15,7 @@ pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Comman
     let log = open_log(env, common)?;
     match command {
         Command::Create { name, partitions, max_future } => {
-            let config =
-                TopicConfig { partitions, max_future_us: i64::from(max_future) * US_PER_S, ..TopicConfig::default() };
+            let config = TopicConfig { partitions, max_future_us: i64::from(max_future) * US_PER_S };
             log.create_topic(&name, config).map_err(|e| e.context(format!("topic '{name}'")))?;
             talk(&format!(
                 "topic '{name}' created with {partitions} partition{}",

@@ -83,7 +83,7 @@ pub fn ingest_file(
         .with_hint("another table name makes another topic; `kappa topic delete` removes this one"));
     }
     let source = open_text(&*log.env().disk, path)?;
-    let taken = taken.unwrap_or_else(|| Taken { path: name, bytes: 0, crc: 0, records: 0, is_open_ended: false });
+    let taken = taken.unwrap_or(Taken { path: name, bytes: 0, crc: 0, records: 0, is_open_ended: false });
     let framer = Framer::resume(framing, taken.bytes, taken.crc, taken.records);
     Pump { log, topic, taken, framer, source, in_flight: VecDeque::new(), rows: RecordColumns::default() }
         .run(on_progress)
@@ -110,12 +110,13 @@ struct Pump<'a> {
     rows: RecordColumns,
 }
 
-/// Adds a record unless its line is empty.
-fn add(rows: &mut RecordColumns, record: &[u8]) {
+/// Adds a record unless its line is empty. A framer's callback: it cannot fail.
+fn add(rows: &mut RecordColumns, record: &[u8]) -> Result<()> {
     if !record.is_empty() {
         let record = Record { timestamp_ms: None, key: None, value: Some(record), headers: &[] };
         rows.push(Partitioning::Fixed(PartitionId(0)), &record);
     }
+    Ok(())
 }
 
 impl Pump<'_> {
@@ -134,17 +135,14 @@ impl Pump<'_> {
             }
             is_first = false;
             let rows = &mut self.rows;
-            self.framer
-                .feed(&chunk[..read], |record| Ok(add(rows, record)))
-                .map_err(|e| e.context(&self.taken.path))?;
+            self.framer.feed(&chunk[..read], |record| add(rows, record)).map_err(|e| e.context(&self.taken.path))?;
             on_progress(self.framer.consumed());
             if self.rows.byte_len() >= FRAME_BYTES {
                 self.send()?;
             }
         }
         let rows = &mut self.rows;
-        let is_open_ended =
-            self.framer.finish(|record| Ok(add(rows, record))).map_err(|e| e.context(&self.taken.path))?;
+        let is_open_ended = self.framer.finish(|record| add(rows, record)).map_err(|e| e.context(&self.taken.path))?;
         self.taken.is_open_ended = is_open_ended || (is_first && self.taken.is_open_ended);
         if !self.rows.is_empty() {
             self.send()?;

@@ -82,6 +82,35 @@ struct Codecs {
 type DecoderOf = fn(&FormatSpec, &SchemaRef, &[usize]) -> Result<Box<dyn Decoder>>;
 type EncoderOf = fn(&FormatSpec, &SchemaRef) -> Result<Box<dyn Encoder>>;
 
+const CODECS: Codecs = Codecs { decoder: format::decoder, encoder: format::encoder };
+
+/// Reads the rowtimes of one source's records, as its jobs see them.
+pub struct Rowtimes {
+    reader: source::Reader,
+    column: usize,
+}
+
+impl Rowtimes {
+    /// For a source that declares a watermark.
+    pub fn new(source: &plan::SourcePlan) -> Result<Rowtimes> {
+        let column = source.event_time.as_ref().map(|event_time| event_time.rowtime);
+        let column = column.ok_or_else(|| Error::internal("a source without rowtime"))?;
+        Ok(Rowtimes { reader: source::Reader::new(source, CODECS)?, column })
+    }
+
+    /// Row of the batch and rowtime in ms of each record that decodes and has one.
+    pub fn of(&self, batch: &LogBatch) -> Result<Vec<(u32, i64)>> {
+        let mut found = Vec::new();
+        for chunk in chunk::chunks(vec![batch.clone()])? {
+            let rows = self.reader.read(chunk)?;
+            let first = rows.chunk.positions.first().map_or(0, |position| position - batch.first_position.0);
+            let first = u32::try_from(first).map_err(|_| Error::internal("a batch of more than 4 billion records"))?;
+            found.extend(rows.rowtimes(self.column)?.into_iter().map(|(row, rowtime)| (row + first, rowtime)));
+        }
+        Ok(found)
+    }
+}
+
 /// Runs a job plan over records in position order: a pure function from records and clock readings to output records.
 ///
 /// Each source is a lane of its own (watermark, clock, pipelines). Lanes meet only in the outputs, where records are put into
@@ -102,8 +131,7 @@ impl Engine {
     /// An engine at the start of its input. `partitions_of_source` holds, for each source of the plan, the number of
     /// partitions of its topic. Plans with types or sizes that no operator can work on are refused.
     pub fn new(plan: Arc<JobPlan>, partitions_of_source: Vec<u32>, options: EngineOptions) -> Result<Engine> {
-        let codecs = Codecs { decoder: format::decoder, encoder: format::encoder };
-        Engine::with_codecs(plan, &partitions_of_source, options, codecs)
+        Engine::with_codecs(plan, &partitions_of_source, options, CODECS)
     }
 
     fn with_codecs(
@@ -126,23 +154,6 @@ impl Engine {
             finished: false,
             publish_from_ms: options.publish_from_ms.unwrap_or(i64::MIN),
             plan,
-        })
-    }
-
-    /// A function that gives row and rowtime (ms) of each record of a batch that decodes and has one.
-    pub fn rowtimes(source: &plan::SourcePlan) -> Result<impl Fn(&LogBatch) -> Result<Vec<(u32, i64)>>> {
-        let codecs = Codecs { decoder: format::decoder, encoder: format::encoder };
-        let rowtime = source.event_time.as_ref().map(|event_time| event_time.rowtime);
-        let rowtime = rowtime.ok_or_else(|| Error::internal("a source without rowtime"))?;
-        let reader = source::Reader::new(source, codecs)?;
-        Ok(move |batch: &LogBatch| {
-            let mut found = Vec::new();
-            for chunk in chunk::chunks(vec![batch.clone()])? {
-                let rows = reader.read(chunk)?;
-                let first = usize::try_from(rows.chunk.positions[0] - batch.first_position.0).unwrap_or(usize::MAX);
-                found.extend(rows.rowtimes(rowtime)?.into_iter().map(|(row, rowtime)| (row + first as u32, rowtime)));
-            }
-            Ok(found)
         })
     }
 

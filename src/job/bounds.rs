@@ -1,7 +1,7 @@
 //! Where runs start and end: the points of the command line (`earliest`, `position:N`, `time:T`, ...) as positions.
 
 use super::Job;
-use crate::engine::Engine;
+use crate::engine::Rowtimes;
 use crate::engine::plan::StartupMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, Seek, SeekTarget, Topic};
@@ -189,12 +189,12 @@ fn rowtime_span(
         .with_hint("declare WATERMARK FOR a column, or use append:T or position:N"));
     };
     let mut reader = log.reader(&[topic.id()], Position(0));
-    let rowtimes = Engine::rowtimes(plan)?;
+    let rowtimes = Rowtimes::new(plan)?;
     let mut span = None;
     let end = log.durable_end();
     while let Some(batch) = reader.next(end)? {
         let beyond = batch.append_time.0.saturating_add(event_time.max_future_us).div_euclid(1000);
-        for (row, rowtime) in rowtimes(&batch)? {
+        for (row, rowtime) in rowtimes.of(&batch)? {
             if rowtime >= from_ms && rowtime < to_ms && rowtime <= beyond {
                 let at = batch.first_position.plus(u64::from(row));
                 span = Some((span.map_or(at, |(first, _)| first), at));

@@ -8,6 +8,7 @@ use super::{Job, progress, runs};
 use crate::engine::{Counters, OutputStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
+use crate::sql;
 use crate::types::{AppendTime, Position};
 
 /// What is asked for.
@@ -93,7 +94,9 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
     if outcome == Outcome::Started {
         refuse_foreign_outputs(log, job)?;
     }
-    log.append_wait(AppendBatch { meta: vec![run_meta(job, Some(&asked))?], ..AppendBatch::default() })?;
+    let mut meta = schemas(log, job);
+    meta.push(run_meta(job, Some(&asked))?);
+    log.append_wait(AppendBatch::meta(meta))?;
     for output in &job.plan.outputs {
         if let Some(topic) = job.stream_topic(output, OutputStream::Main) {
             output_topic(log, &topic, output.partitions)?;
@@ -194,6 +197,18 @@ fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord
         sources: topics.into_iter().map(|topic| topic.name().to_owned()).collect(),
     };
     Ok((record, end))
+}
+
+/// The columns of every topic that the job reads or writes, where the log does not know them yet.
+fn schemas(log: &Log, job: &Job) -> Vec<MetaRecord> {
+    let sources = job.plan.sources.iter().map(|source| (Some(source.topic.clone()), &source.declared));
+    let outputs = job.plan.outputs.iter().map(|output| (job.output_topic(output), &output.schema));
+    let described =
+        sources.chain(outputs).filter_map(|(topic, schema)| Some((topic?, sql::describe(schema).into_bytes())));
+    described
+        .filter(|(topic, columns)| log.meta(MetaSpace::Schema, topic).as_ref() != Some(columns))
+        .map(|(key, columns)| MetaRecord { space: MetaSpace::Schema, key, value: Some(columns) })
+        .collect()
 }
 
 fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {

@@ -51,6 +51,7 @@ mod tests;
 use crate::engine::plan::JobPlan;
 use crate::env;
 use crate::error::{Error, Result};
+use arrow::datatypes::{FieldRef, Schema};
 use std::path::Path;
 
 /// Stack for planning in bytes: parser and binder recurse, as deep as `text` lets statements be.
@@ -65,4 +66,13 @@ const STACK: usize = 64 << 20;
 pub fn plan(file_name: &str, text: &str) -> Result<JobPlan> {
     let planned = env::thread::with_stack("plan", STACK, || file::plan(text::Source { file: file_name }, text));
     planned.map_err(|cause| Error::io("cannot start a thread to plan", Path::new(file_name), cause))?
+}
+
+/// The columns of a schema as Flink writes them: `a BIGINT, b STRING NOT NULL`.
+pub fn describe(schema: &Schema) -> String {
+    let column = |field: &FieldRef| {
+        let null = if field.is_nullable() { "" } else { " NOT NULL" };
+        format!("{} {}{null}", field.name(), types::name(field.data_type()))
+    };
+    schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }

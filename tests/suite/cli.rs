@@ -109,6 +109,20 @@ fn held_windows_go_on_with_new_records() {
 }
 
 #[test]
+fn topics_know_their_columns_and_their_writer() {
+    let place = with_visits();
+    place.ok(&["run", "job.sql", "--bounded"]);
+    let described = place.kappa(&["topic", "describe", "visits", "--format", "csv"]);
+    assert_eq!(described.stdout, "partition,first_offset,end_offset\n0,0,6\n");
+    assert!(described.stderr.contains("ts TIMESTAMP(3), user_id STRING, ms INT"), "{}", described.stderr);
+    let list = place.ok(&["topic", "list", "--format", "csv"]);
+    assert!(list.contains("per_minute,1,4,job\n") && list.contains("per_minute.late,1,1,job\n"), "{list}");
+    place.fails(&["topic", "delete", "per_minute"], 2, &["job", "--restart"]);
+    place.ok(&["topic", "delete", "visits"]);
+    place.fails(&["consume", "visits"], 2, &["visits"]);
+}
+
+#[test]
 fn strict_stops_at_the_first_rejected_row() {
     let place = with_visits();
     let ran = place.kappa(&["run", "job.sql", "--bounded", "--strict"]);

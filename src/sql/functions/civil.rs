@@ -335,9 +335,15 @@ mod tests {
             assert_eq!(Pattern::parse(pattern).unwrap().format(ms), expected);
         }
         assert!(Pattern::parse("yyyy-ww").is_err());
-        for wrong in ["2013-02-30", "2013-1", "2013-01-01T00:00:00", "2013-01-01 24:00:00", "x", ""] {
+        for wrong in ["2013-02-32", "2013-1", "2013-01-01T00:00:00", "2013-01-01 24:00:00", "x", ""] {
             assert_eq!(parse_timestamp(wrong), None, "{wrong}");
         }
+        assert_eq!(parse_timestamp("2013-02-30"), parse_timestamp("2013-02-28"), "as Flink reads it");
+        assert_eq!(parse_date("2013-02-30"), None, "as Flink reads it");
+        assert_eq!(
+            Pattern::parse("yyyy-MM-dd").unwrap().read_prefix("2013-01-05 15").map(|(_, rest)| rest),
+            Some(" 15")
+        );
         assert_eq!(parse_timestamp("1969-12-31 23:59:59.999"), Some(-1));
         assert_eq!(format_timestamp(-1), "1969-12-31 23:59:59.999");
     }

@@ -208,7 +208,7 @@ fn nested_values() {
 fn rows_that_fail() {
     for (expression, reason) in [
         ("CAST(s AS INT)", "'Hello World' is no INT"),
-        ("10 / (i - 7)", "Divide by zero error"),
+        ("10 / (i - 7)", "division by zero"),
         ("n / (n - n)", "division by zero"),
         ("CAST(s AS TIMESTAMP(3))", "'Hello World' is no TIMESTAMP(3)"),
     ] {
