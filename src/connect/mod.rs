@@ -26,6 +26,9 @@ impl Read for FileStream {
 
 /// The bytes of a text file, unpacked if its name ends in `.gz`; several gzip members are one text.
 pub fn open_text(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Read + Send>> {
+    if disk.list(path).is_ok() {
+        return Err(Error::input(format!("'{}' is a folder", path.display())).with_hint("name one file"));
+    }
     let file = disk.open(path, OpenMode::Read).map_err(|e| {
         let missing = e.kind() == io::ErrorKind::NotFound;
         let error = Error::io("cannot open", path, e);

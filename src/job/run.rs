@@ -58,10 +58,21 @@ pub struct RunReport {
     pub counters: Counters,
 }
 
-/// The run of another plan on the same output topics, if there is one; else the same job's.
-fn recorded_run(log: &Log, job: &Job) -> Result<Option<(String, RunRecord)>> {
+/// The job's own run, as recorded.
+///
+/// # Errors
+/// `Conflict` when a run of another name writes one of the job's outputs.
+fn recorded_run(log: &Log, job: &Job) -> Result<Option<RunRecord>> {
     let (key, outputs) = (job.key(), job.output_topics());
-    Ok(runs(log)?.into_iter().find(|(k, run)| *k == key || run.outputs.iter().any(|topic| outputs.contains(topic))))
+    let mut own = None;
+    for (other, run) in runs(log)? {
+        if other == key {
+            own = Some(run);
+        } else if run.outputs.iter().any(|topic| outputs.contains(topic)) {
+            return Err(refused(&other, &run, "runs are known by the names of their files"));
+        }
+    }
+    Ok(own)
 }
 
 /// Runs a job until its end, until the observer stops it, or until an error.
@@ -76,15 +87,12 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
         forget(log, job)?;
     }
     let recorded = recorded_run(log, job)?;
-    let (asked, end) = identity(log, job, request, recorded.as_ref().map(|(_, run)| run))?;
-    let so_far = match &recorded {
-        Some((key, _)) => progress(log, key)?,
-        None => None,
-    };
-    let decision = decide(recorded.as_ref().map(|(_, run)| (run, so_far.as_ref())), &asked);
+    let (asked, end) = identity(log, job, request, recorded.as_ref())?;
+    let so_far = recorded.as_ref().map_or(Ok(None), |_| progress(log, &job.key()))?;
+    let decision = decide(recorded.as_ref().map(|run| (run, so_far.as_ref())), &asked);
     let outcome = match (decision, &recorded, so_far.clone()) {
-        (Decision::Refuse(why), Some((key, run)), _) => return Err(refused(key, run, &why)),
-        (Decision::Same, Some((_, run)), Some(progress)) => {
+        (Decision::Refuse(why), Some(run), _) => return Err(refused(&job.key(), run, &why)),
+        (Decision::Same, Some(run), Some(progress)) => {
             let (record, counters) = (run.clone(), Counters::default());
             return Ok(RunReport { outcome: Outcome::AlreadyComplete, record, progress, counters });
         }
@@ -239,8 +247,10 @@ fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
 
 /// Removes the run on this job's outputs and everything that it wrote.
 fn forget(log: &Log, job: &Job) -> Result<()> {
+    let outputs = job.output_topics();
     let mut keys = vec![job.key()];
-    keys.extend(recorded_run(log, job)?.map(|(key, _)| key).filter(|key| *key != job.key()));
+    let others = runs(log)?.into_iter().filter(|(_, run)| run.outputs.iter().any(|topic| outputs.contains(topic)));
+    keys.extend(others.map(|(key, _)| key).filter(|key| *key != job.key()));
     for output in &job.plan.outputs {
         for stream in STREAMS {
             let Some(topic) = job.stream_topic(output, stream) else { continue };

@@ -116,6 +116,8 @@ struct Stream {
     recorded: StreamProgress,
     seen: StreamProgress,
     cursor: Option<Cursor>,
+    /// It has a topic, and that is gone.
+    is_gone: bool,
     difference: Option<Difference>,
 }
 
@@ -141,6 +143,7 @@ impl Comparer {
         let mut streams = Vec::new();
         for (name, recorded) in stream_names(job).into_iter().zip(&progress.streams) {
             let topic = name.topic.as_ref().and_then(|topic| log.topic(topic).ok());
+            let is_gone = name.topic.is_some() && topic.is_none();
             let cursor =
                 topic.map(|topic| Cursor { reader: log.reader(&[topic.id()], Position(0)), end, batch: None, row: 0 });
             streams.push(Stream {
@@ -148,6 +151,7 @@ impl Comparer {
                 recorded: *recorded,
                 seen: StreamProgress::default(),
                 cursor,
+                is_gone,
                 difference: None,
             });
         }
@@ -195,7 +199,9 @@ impl Stream {
         self.seen.digest = record_digest(self.seen.digest, rows, row, scratch);
         self.seen.rows += 1;
         let Some(cursor) = &mut self.cursor else {
-            if self.seen.rows == self.recorded.rows && self.seen.digest != self.recorded.digest {
+            if self.is_gone {
+                self.differs(Some((rows, row)), "the topic is gone", None);
+            } else if self.seen.rows == self.recorded.rows && self.seen.digest != self.recorded.digest {
                 self.differs(Some((rows, row)), "the digest of all rows", None);
             }
             return Ok(());

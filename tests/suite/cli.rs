@@ -96,6 +96,36 @@ fn running_again_and_running_something_else() {
 }
 
 #[test]
+fn a_run_between_two_times_sees_the_records_between_them() {
+    let place = with_visits();
+    let span = ["--from", "2026-01-01T00:00:20", "--to", "2026-01-01T00:01:00"];
+    let ran = place.kappa(&[&["run", "job.sql", "--as", "part"][..], &span].concat());
+    assert!(ran.code == 0 && ran.stderr.contains("may be partial"), "{}", ran.stderr);
+    // From the second record to the last one before 00:01, which is late by then.
+    let rows = place.ok(&["consume", "per_minute.part", "--values"]);
+    let mut starts: Vec<&str> = rows.lines().map(|row| &row[17..55]).collect();
+    starts.sort_unstable();
+    assert_eq!(
+        starts,
+        ["2026-01-01 00:00:00\",\"user_id\":\"b\",\"n\"", "2026-01-01 00:01:00\",\"user_id\":\"a\",\"n\""]
+    );
+    assert_eq!(place.ok(&["consume", "per_minute.part.late", "--values"]).lines().count(), 1);
+    place.fails(&["run", "job.sql", "--to", "append:2999-01-01", "--as", "x"], 2, &["future"]);
+    place.fails(&["run", "job.sql", "--from", "offset:3", "--as", "x"], 2, &["offset"]);
+}
+
+#[test]
+fn outputs_belong_to_one_file() {
+    let place = with_visits();
+    place.ok(&["run", "job.sql", "--bounded"]);
+    place.write("copy.sql", JOB);
+    place.fails(&["run", "copy.sql", "--bounded"], 2, &["per_minute", "'job'", "--as"]);
+    place.ok(&["run", "copy.sql", "--bounded", "--restart"]);
+    place.ok(&["verify", "copy.sql"]);
+    place.fails(&["verify", "job.sql"], 2, &["no run of 'job'"]);
+}
+
+#[test]
 fn held_windows_go_on_with_new_records() {
     let place = with_visits();
     place.ok(&["run", "job.sql", "--bounded", "--no-flush"]);

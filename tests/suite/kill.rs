@@ -60,3 +60,24 @@ fn killed_live_runs_end_in_the_rows_of_a_replay() {
     }
     place.ok(&["verify", "job.sql"]);
 }
+
+#[test]
+fn a_file_is_taken_once_through_kills() {
+    let place = Place::new();
+    let lines: String =
+        (0..400_000).map(|line| format!("{{\"n\":{line},\"text\":\"some text to make it longer\"}}\n")).collect();
+    place.write("lines.jsonl", &lines);
+    place.write(
+        "copy.sql",
+        "CREATE TABLE lines (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'lines.jsonl', 'format' = 'json');
+         CREATE TABLE nowhere (n BIGINT) WITH ('connector' = 'blackhole');
+         INSERT INTO nowhere SELECT n FROM lines;",
+    );
+    for kill in 0..kills() / 2 {
+        let run = place.start(&["run", "copy.sql"]);
+        std::thread::sleep(std::time::Duration::from_millis(15 + u64::from(kill * 29 % 170)));
+        run.kill();
+    }
+    place.ok(&["run", "copy.sql"]);
+    assert!(place.ok(&["consume", "lines", "--values"]) == lines, "records were lost or doubled");
+}
