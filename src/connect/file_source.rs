@@ -71,6 +71,7 @@ pub fn ingest_file(
     framing: Framing,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Ingested> {
+    let source = open_text(&*log.env().disk, path)?;
     let topic = topic_of_file(log, topic)?;
     let taken =
         log.meta(MetaSpace::Ingest, topic.name()).map(|bytes| Taken::decode(topic.name(), &bytes)).transpose()?;
@@ -82,7 +83,6 @@ pub fn ingest_file(
         )
         .with_hint("another table name makes another topic; `kappa topic delete` removes this one"));
     }
-    let source = open_text(&*log.env().disk, path)?;
     let taken = taken.unwrap_or(Taken { path: name, bytes: 0, crc: 0, records: 0, is_open_ended: false });
     let framer = Framer::resume(framing, taken.bytes, taken.crc, taken.records);
     Pump { log, topic, taken, framer, source, in_flight: VecDeque::new(), rows: RecordColumns::default() }

@@ -102,8 +102,14 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
     if outcome == Outcome::Started {
         refuse_foreign_outputs(log, job)?;
     }
+    // A run that goes on is not complete from here: said in the frame that changes its end, or a crash behind that frame would
+    // leave the new end beside the old completeness.
+    let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
     let mut meta = schemas(log, job);
     meta.push(run_meta(job, Some(&asked))?);
+    if let Some(progress) = &so_far {
+        meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
+    }
     log.append_wait(AppendBatch::meta(meta))?;
     for output in &job.plan.outputs {
         if let Some(topic) = job.stream_topic(output, OutputStream::Main) {
@@ -131,7 +137,7 @@ fn execute(
         accept_loss: request.accept_loss,
     };
     let mut drive = Drive::new(log, job, &record.starts, options)?;
-    let mut emitter = Emitter::new(log, job, so_far.map(|p| Progress { is_final: false, ..p }));
+    let mut emitter = Emitter::new(log, job, so_far);
     match end {
         None => drive.follow(&mut emitter, observer)?,
         Some(end) => {
