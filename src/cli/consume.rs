@@ -45,8 +45,7 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
     let mut reader = log.reader(&[topic.id()], start);
     output.copy(&mut reader, end.unwrap_or(log.durable_end()))?;
     if args.follow && end.is_none() {
-        let stop = stop_on_signal()
-            .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))?;
+        let stop = stop_on_signal()?;
         while output.left > 0 && !stop.is_set() {
             let end = log.wait_beyond(reader.position(), REST_US);
             output.copy(&mut reader, end)?;

@@ -43,7 +43,7 @@ pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
         talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
     // Before the log is opened: from then on Ctrl-C must end the run well.
-    let stop = watch_signals()?;
+    let stop = stop_on_signal()?;
     let log = open_log(env, common)?;
     take_files(&log, &job)?;
     let pumps = feed(&log, ingests, bounded, &stop)?;
@@ -70,7 +70,7 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
         }
     };
     // Before the log is opened: from then on Ctrl-C must end the run well.
-    let stop = watch_signals()?;
+    let stop = stop_on_signal()?;
     let log = open_log(env, common)?;
     take_files(&log, &job)?;
     let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine) };
@@ -81,10 +81,6 @@ pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status>
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop)?;
     log.close()?;
     Ok(status)
-}
-
-fn watch_signals() -> Result<StopFlag> {
-    stop_on_signal().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")))
 }
 
 fn engine_request(args: &EngineArgs) -> Request {
@@ -336,10 +332,6 @@ impl Observer for Watch<'_> {
                 ));
             }
         }
-    }
-
-    fn note(&mut self, message: &str) {
-        self.progress.note(message);
     }
 
     fn should_stop(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Ctrl-C as a flag that a run looks at.
 
 use crate::env::thread;
+use crate::error::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +22,11 @@ impl StopFlag {
 }
 
 /// A flag that Ctrl-C or SIGTERM sets. The first signal asks politely; a second one ends the process at once with exit code 4.
-pub fn stop_on_signal() -> std::io::Result<StopFlag> {
+pub fn stop_on_signal() -> Result<StopFlag> {
+    watch().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")).with_source(e))
+}
+
+fn watch() -> std::io::Result<StopFlag> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let flag = StopFlag::default();
     let set = flag.clone();

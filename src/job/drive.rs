@@ -22,8 +22,6 @@ pub trait Observer {
     fn on_progress(&mut self, _position: Position, _end: Option<Position>, _counters: &Counters) {}
     /// A live run has caught up with the log and rests; called at most once between two strides.
     fn on_idle(&mut self, _engine: &Engine) {}
-    /// Something that the user should know.
-    fn note(&mut self, _message: &str) {}
     /// True ends the run at the next stride, without a flush.
     fn should_stop(&self) -> bool {
         false
