@@ -154,25 +154,46 @@ fn word(chunk: &[u8]) -> u64 {
 /// XXH64 (xxHash specification 0.1.1, 64-bit variant). Part of the format: it orders output records of one window,
 /// assigns keys to virtual shards and makes the running digests, so it never changes.
 pub fn xxh64(bytes: &[u8], seed: u64) -> u64 {
-    let mut lanes = bytes.chunks_exact(32);
-    let mut hash = if bytes.len() >= 32 {
-        let mut acc = [seed.wrapping_add(P1).wrapping_add(P2), seed.wrapping_add(P2), seed, seed.wrapping_sub(P1)];
-        for stripe in lanes.by_ref() {
-            for (lane, acc) in acc.iter_mut().enumerate() {
-                *acc = round(*acc, word(&stripe[lane * 8..]));
-            }
+    let mut hash = seed.wrapping_add(P5);
+    let mut rest = bytes;
+    if bytes.len() >= STRIPE {
+        let mut lanes = first_lanes(seed);
+        rest = eat_stripes(&mut lanes, bytes);
+        hash = merged(&lanes);
+    }
+    finished(hash.wrapping_add(bytes.len() as u64), rest)
+}
+
+const STRIPE: usize = 32;
+
+fn first_lanes(seed: u64) -> [u64; 4] {
+    [seed.wrapping_add(P1).wrapping_add(P2), seed.wrapping_add(P2), seed, seed.wrapping_sub(P1)]
+}
+
+/// Takes in whole stripes; gives what is left.
+#[inline]
+fn eat_stripes<'a>(lanes: &mut [u64; 4], bytes: &'a [u8]) -> &'a [u8] {
+    let mut stripes = bytes.chunks_exact(STRIPE);
+    for stripe in stripes.by_ref() {
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            *lane = round(*lane, word(&stripe[place * 8..]));
         }
-        let mixed = acc[0]
-            .rotate_left(1)
-            .wrapping_add(acc[1].rotate_left(7))
-            .wrapping_add(acc[2].rotate_left(12))
-            .wrapping_add(acc[3].rotate_left(18));
-        acc.iter().fold(mixed, |hash, acc| (hash ^ round(0, *acc)).wrapping_mul(P1).wrapping_add(P4))
-    } else {
-        seed.wrapping_add(P5)
-    };
-    hash = hash.wrapping_add(bytes.len() as u64);
-    let mut rest = lanes.remainder();
+    }
+    stripes.remainder()
+}
+
+#[inline]
+fn merged(lanes: &[u64; 4]) -> u64 {
+    let mixed = lanes[0]
+        .rotate_left(1)
+        .wrapping_add(lanes[1].rotate_left(7))
+        .wrapping_add(lanes[2].rotate_left(12))
+        .wrapping_add(lanes[3].rotate_left(18));
+    lanes.iter().fold(mixed, |hash, lane| (hash ^ round(0, *lane)).wrapping_mul(P1).wrapping_add(P4))
+}
+
+#[inline]
+fn finished(mut hash: u64, mut rest: &[u8]) -> u64 {
     while rest.len() >= 8 {
         hash = (hash ^ round(0, word(rest))).rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
         rest = &rest[8..];
@@ -194,6 +215,45 @@ pub fn xxh64(bytes: &[u8], seed: u64) -> u64 {
     hash ^= hash >> 29;
     hash = hash.wrapping_mul(P3);
     hash ^ (hash >> 32)
+}
+
+/// [`xxh64`] of bytes that come in pieces.
+#[derive(Debug, Clone)]
+pub struct Xxh64 {
+    seed: u64,
+    lanes: [u64; 4],
+    /// Bytes behind the last whole stripe, less than one.
+    rest: Vec<u8>,
+    len: u64,
+}
+
+impl Xxh64 {
+    /// No bytes yet.
+    pub fn new(seed: u64) -> Self {
+        Xxh64 { seed, lanes: first_lanes(seed), rest: Vec::with_capacity(STRIPE), len: 0 }
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        self.len += bytes.len() as u64;
+        if !self.rest.is_empty() {
+            let (head, tail) = bytes.split_at(bytes.len().min(STRIPE - self.rest.len()));
+            self.rest.extend_from_slice(head);
+            bytes = tail;
+            if self.rest.len() < STRIPE {
+                return;
+            }
+            eat_stripes(&mut self.lanes, &self.rest);
+            self.rest.clear();
+        }
+        self.rest.extend_from_slice(eat_stripes(&mut self.lanes, bytes));
+    }
+
+    /// The hash of all bytes so far.
+    pub fn finish(&self) -> u64 {
+        let hash = if self.len >= STRIPE as u64 { merged(&self.lanes) } else { self.seed.wrapping_add(P5) };
+        finished(hash.wrapping_add(self.len), &self.rest)
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +278,13 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint("v"), Ok(value));
             prop_assert_eq!(reader.left(), tail.len());
+        }
+
+        #[test]
+        fn xxh64_of_pieces_is_that_of_the_whole(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..100), 0..8), seed in any::<u64>()) {
+            let mut hash = Xxh64::new(seed);
+            pieces.iter().for_each(|piece| hash.update(piece));
+            prop_assert_eq!(hash.finish(), xxh64(&pieces.concat(), seed));
         }
 
         #[test]

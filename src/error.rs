@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Input,
     /// The thing named does not exist (topic, partition, offset, run).
     NotFound,
+    /// The record was there and was removed, by hand or by retention: read on from the first that is left, which the message names.
+    Gone,
     /// The thing exists already, or is held by somebody else in a way that the caller must resolve (`--as`, `--restart`).
     Conflict,
     /// Two results that must be equal are not, or rows were rejected under `--strict`.
@@ -32,7 +34,7 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::Difference => 1,
-            ErrorKind::Input | ErrorKind::NotFound | ErrorKind::Conflict => 2,
+            ErrorKind::Input | ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Conflict => 2,
             ErrorKind::Damage => 3,
             ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Closed | ErrorKind::Internal => 4,
         }

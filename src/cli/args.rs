@@ -1,6 +1,7 @@
 //! The arguments of every command, in one table.
 
 use super::printer::Format;
+use crate::log::Durability;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -47,7 +48,7 @@ pub(super) enum Command {
     Replay(Replay),
     /// Recompute a job and compare with what its run wrote
     Verify(Verify),
-    /// Create, list, describe and delete topics
+    /// Create, change, list, describe, trim and delete topics
     Topic {
         #[command(flatten)]
         show: Show,
@@ -58,8 +59,17 @@ pub(super) enum Command {
     Produce(Produce),
     /// Read records of a topic
     Consume(Consume),
+    /// List, show, move and delete consumer groups
+    Group {
+        #[command(flatten)]
+        show: Show,
+        #[command(subcommand)]
+        command: Group,
+    },
     /// Look at the journal's files and frames, read-only
     Inspect(Inspect),
+    /// Read everything, list what is damaged, and give it up
+    Repair(Repair),
     /// Measure this machine: appends and replays, each beside its limit
     Bench {
         #[command(flatten)]
@@ -110,6 +120,8 @@ pub(super) struct Run {
     pub restart: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub writing: Writing,
     #[command(flatten)]
     pub show: Show,
 }
@@ -175,9 +187,18 @@ pub(super) enum Topic {
         /// Number of partitions
         #[arg(long, value_name = "N", default_value_t = 1)]
         partitions: u32,
-        /// Records further ahead of their append time than this move no watermark and no seek
-        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-        max_future: u32,
+        #[command(flatten)]
+        settings: TopicSettings,
+    },
+    /// Change settings of a topic
+    Alter {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        settings: TopicSettings,
+        /// Refused: keys would move to other partitions
+        #[arg(long, value_name = "N", hide = true)]
+        partitions: Option<u32>,
     },
     /// List all topics
     List,
@@ -186,11 +207,50 @@ pub(super) enum Topic {
         /// Its name
         name: String,
     },
+    /// Remove a topic's oldest records, at once
+    Trim {
+        /// Its name
+        name: String,
+        /// The first record that stays: earliest, latest, position:N, offset:N (with --partition), time:T, append:T, or a date
+        /// or time
+        #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+        before: String,
+        /// The partition of offset:N; records of every partition before that record go
+        #[arg(long, value_name = "N")]
+        partition: Option<u32>,
+    },
+    /// Tell whether retention is at work: it waits after the wall clock has jumped by more than 5 minutes
+    Retention {
+        /// The wall clock is right: go on
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// Decode a topic's history anew, after its columns were declared or changed
+    Rebuild {
+        /// Its name
+        name: String,
+        /// Take the columns that this SQL file declares for the topic, whatever was declared before
+        #[arg(long, value_name = "FILE")]
+        columns: Option<PathBuf>,
+    },
     /// Delete a topic and its records
     Delete {
         /// Its name
         name: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TopicSettings {
+    /// Remove records this long after they were appended: 7d, 12h, 1h 30m; none keeps them
+    #[arg(long, value_name = "DURATION")]
+    pub retention: Option<String>,
+    /// Remove the oldest records when there are more bytes than this: 10GiB, 500MB; none keeps them
+    #[arg(long, value_name = "SIZE")]
+    pub retention_bytes: Option<String>,
+    /// Records further ahead of their append time than this move no watermark and no seek [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub max_future: Option<String>,
 }
 
 /// How input is cut into records.
@@ -226,6 +286,51 @@ pub(super) struct Produce {
     /// Send everything to this partition
     #[arg(long, value_name = "N")]
     pub partition: Option<u32>,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// How records are written.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Writing {
+    /// What an acknowledgement promises. durable: records survive a power cut. interval:<ms>: they survive a killed process; a
+    /// power cut may lose those of the last <ms> milliseconds. Offsets, topics and results of jobs are always durable
+    #[arg(long, value_name = "MODE", default_value_t = Durability::Durable, env = "KAPPA_DURABILITY")]
+    pub durability: Durability,
+    /// Take no records while the disk has less room than this; default 1 GiB or a twentieth of the disk, whichever is more, at
+    /// most a quarter
+    #[arg(long, value_name = "SIZE", env = "KAPPA_DISK_FLOOR")]
+    pub disk_floor: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Group {
+    /// List all groups
+    List,
+    /// Show a group's offsets, and how many records it has not read yet
+    Describe {
+        /// Its name
+        name: String,
+    },
+    /// Set a group's offsets of a topic
+    Reset {
+        /// Its name; a new group begins there
+        name: String,
+        /// The topic
+        #[arg(long)]
+        topic: String,
+        /// To here: earliest, latest, position:N, time:T, append:T, or a date or time
+        #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+        to: String,
+    },
+    /// Forget a group's offsets
+    Delete {
+        /// Its name
+        name: String,
+        /// Of this topic only
+        #[arg(long)]
+        topic: Option<String>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -238,7 +343,7 @@ pub(super) struct Consume {
     /// Start here: earliest, latest, position:N, offset:N (with --partition), time:T, append:T, or a date or time
     #[arg(long, value_name = "POINT", default_value = "earliest", allow_hyphen_values = true)]
     pub from: String,
-    /// End before here
+    /// End before here; with a time, show exactly the records with an earlier timestamp, wherever they lie
     #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
     pub to: Option<String>,
     /// Only this partition
@@ -262,6 +367,19 @@ pub(super) struct Inspect {
     /// Show every frame, not only files
     #[arg(long)]
     pub frames: bool,
+    /// Verify everything that has a checksum, and show what was found for each file: journal, snapshots, history
+    #[arg(long, conflicts_with = "frames")]
+    pub verify: bool,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Without --accept-loss nothing is changed; exit code 3 if anything is damaged.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Repair {
+    /// Write a record into the log that names all damage: readers pass it from then on. Nothing is deleted
+    #[arg(long)]
+    pub accept_loss: bool,
     #[command(flatten)]
     pub show: Show,
 }
@@ -282,11 +400,50 @@ pub(super) enum Bench {
         /// Bytes of a record's value
         #[arg(long, default_value_t = 1024)]
         record_bytes: usize,
+        /// Partitions of the topic; keys go over all of them
+        #[arg(long, default_value_t = 4)]
+        partitions: u32,
+        /// What an acknowledgement promises: durable, or interval:<ms>
+        #[arg(long, value_name = "MODE", default_value_t = Durability::Durable)]
+        durability: Durability,
         /// Folder for the data; removed afterwards
         #[arg(long, default_value = "./kappa-bench")]
         dir: PathBuf,
     },
-    /// A 1-minute tumbling count by key over JSON events in the log
+    /// Consumers of history: one on one partition beside many on many, and live appends beside a replay
+    Consume {
+        /// Rounds; each measures everything once
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// Events in each of two topics, in millions
+        #[arg(long, default_value_t = 4)]
+        millions: u32,
+        /// Partitions of the second topic, each with a consumer of its own
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        consumers: u32,
+        /// Seconds of live appends in each round, alone and again beside a replay
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+    /// Seeks to random times and offsets of a warm log, beside a bare binary search in memory
+    Seek {
+        /// Rounds; each seeks by time, append time and offset
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// Records, in millions
+        #[arg(long, default_value_t = 10)]
+        millions: u32,
+        /// Seeks of each kind in a round
+        #[arg(long, default_value_t = 1_000)]
+        seeks: u32,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+    /// A 1-minute tumbling count by key over JSON events, from the journal and from history
     Replay {
         /// Rounds; each runs the job once
         #[arg(long, default_value_t = 9)]
@@ -300,6 +457,21 @@ pub(super) enum Bench {
         /// Threads of the engine
         #[arg(long, default_value_t = 1)]
         threads: u16,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+    /// Opening a log of two sizes, beside a bare read of the ends of its files
+    Restart {
+        /// Rounds; each opens and closes both logs
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// MiB of records in the small log
+        #[arg(long, default_value_t = 1024)]
+        small_mib: u64,
+        /// MiB of records in the large log
+        #[arg(long, default_value_t = 10_240)]
+        large_mib: u64,
         /// Folder for the data; removed afterwards
         #[arg(long, default_value = "./kappa-bench")]
         dir: PathBuf,

@@ -8,7 +8,7 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Point, offset_target, parse_point};
 use crate::log::records::{LogBatch, decode_headers};
-use crate::log::{Log, Reader, Seek, SeekTarget, Topic};
+use crate::log::{Log, RangeBatch, Reader, Seek, SeekTarget, Topic};
 use crate::types::Position;
 use arrow::array::{Array, BinaryArray};
 use chrono::DateTime;
@@ -29,19 +29,34 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
             format!("topic '{}' has no partition {partition}: it has {}", topic.name(), topic.partitions()),
         ));
     }
-    let Some(start) = position_of(&log, &topic, parse_point(&args.from)?, args.partition)? else {
-        talk(&format!("no such record: nothing in '{}' at or after {}", topic.name(), args.from));
-        return Ok(Status::Done);
-    };
-    let end = match &args.to {
-        None => None,
-        Some(to) => end_of(&log, &topic, parse_point(to)?, args.partition)?,
-    };
+    let from = parse_point(&args.from)?;
     let mut output = Output {
         partition: args.partition,
         left: args.max.unwrap_or(u64::MAX),
         table: (!args.values).then(|| Printer::new(&args.show).open(&COLUMNS)),
     };
+    match args.to.as_deref().map(parse_point).transpose()? {
+        Some(Point::TimeMs(to_ms)) => within(&log, &topic, from, to_ms, &mut output)?,
+        to => from_to(&log, &topic, from, to, &args, &mut output)?,
+    }
+    log.close()?;
+    Ok(Status::Done)
+}
+
+/// Shows what lies between two places, or from one on.
+fn from_to(
+    log: &Log,
+    topic: &Topic,
+    from: Point,
+    to: Option<Point>,
+    args: &Consume,
+    output: &mut Output,
+) -> Result<()> {
+    let Some(start) = position_of(log, topic, from, args.partition)? else {
+        talk(&format!("no such record: nothing in '{}' at or after {}", topic.name(), args.from));
+        return Ok(());
+    };
+    let end = to.map(|to| position_of(log, topic, to, args.partition)).transpose()?.flatten();
     let mut reader = log.reader(&[topic.id()], start);
     output.copy(&mut reader, end.unwrap_or(log.durable_end()))?;
     if args.follow && end.is_none() {
@@ -50,11 +65,35 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
             let end = log.wait_beyond(reader.position(), REST_US);
             output.copy(&mut reader, end)?;
         }
-    } else {
-        output.show(Vec::new())?;
+        return Ok(());
     }
-    log.close()?;
-    Ok(Status::Done)
+    output.show(Vec::new())
+}
+
+/// Shows the records with a timestamp below `to_ms`, and at or above a time or behind another place.
+fn within(log: &Log, topic: &Topic, from: Point, to_ms: i64, output: &mut Output) -> Result<()> {
+    let (from_ms, start) = match from {
+        Point::TimeMs(from_ms) => (from_ms, Some(Position(0))),
+        from => (i64::MIN, position_of(log, topic, from, output.partition)?),
+    };
+    let beyond = log.seek_range(topic.id(), from_ms, to_ms)?.beyond_max_future;
+    if beyond > 0 {
+        talk(&format!(
+            "{beyond} records of this time lie further ahead of their append time than max-future: not shown"
+        ));
+    }
+    let mut range = log.read_range(topic.id(), from_ms, to_ms)?.starting_at(start.unwrap_or(log.durable_end()));
+    let mut found = false;
+    while output.left > 0
+        && let Some(RangeBatch { batch, rows }) = range.next_batch()?
+    {
+        found = true;
+        output.rows(&batch, rows)?;
+    }
+    if !found {
+        talk(&format!("no such record: nothing in '{}' of this time", topic.name()));
+    }
+    output.show(Vec::new())
 }
 
 /// First position of a point in a topic; `None`: no such record.
@@ -73,16 +112,6 @@ fn position_of(log: &Log, topic: &Topic, point: Point, partition: Option<u32>) -
     })
 }
 
-/// Position that a point ends before; for a time the smallest span that holds every earlier record.
-fn end_of(log: &Log, topic: &Topic, point: Point, partition: Option<u32>) -> Result<Option<Position>> {
-    match point {
-        Point::TimeMs(ms) => {
-            Ok(Some(log.seek_range(topic.id(), i64::MIN, ms)?.span.map_or(Position(0), |(_, end)| end)))
-        }
-        point => position_of(log, topic, point, partition),
-    }
-}
-
 struct Output {
     partition: Option<u32>,
     left: u64,
@@ -93,18 +122,21 @@ impl Output {
     fn copy(&mut self, reader: &mut Reader, end: Position) -> Result<()> {
         while self.left > 0 {
             let Some(batch) = reader.next(end)? else { return Ok(()) };
-            let wanted: Vec<usize> =
-                (0..batch.len()).filter(|row| self.partition.is_none_or(|p| p == batch.partitions[*row])).collect();
-            let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(wanted.len());
-            self.left -= most as u64;
-            let wanted = &wanted[..most];
-            if self.table.is_some() {
-                self.show(wanted.iter().map(|row| cells(&batch, *row)).collect::<Result<_>>()?)?;
-            } else {
-                values(&batch, wanted)?;
-            }
+            self.rows(&batch, (0..batch.len()).collect())?;
         }
         Ok(())
+    }
+
+    /// Shows some rows, as far as they are of the partition and not too many.
+    fn rows(&mut self, batch: &LogBatch, mut rows: Vec<usize>) -> Result<()> {
+        rows.retain(|row| self.partition.is_none_or(|partition| partition == batch.partitions[*row]));
+        rows.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= rows.len() as u64;
+        if self.table.is_some() {
+            self.show(rows.iter().map(|row| cells(batch, *row)).collect::<Result<_>>()?)
+        } else {
+            values(batch, &rows)
+        }
     }
 
     fn show(&mut self, rows: Vec<Vec<Value>>) -> Result<()> {
@@ -133,7 +165,7 @@ fn time(microseconds: i64, format: &str) -> Value {
 
 fn cells(batch: &LogBatch, row: usize) -> Result<Vec<Value>> {
     let headers: Map<String, Value> = decode_headers(batch.headers.value(row))
-        .map_err(|e| Error::damage(format!("headers at position {}: {e}", batch.first_position.plus(row as u64))))?
+        .map_err(|e| Error::damage(format!("headers at position {}: {e}", batch.positions[row])))?
         .into_iter()
         .map(|(name, value)| {
             (name.to_owned(), value.map_or(Value::Null, |bytes| json!(String::from_utf8_lossy(bytes))))
@@ -143,10 +175,10 @@ fn cells(batch: &LogBatch, row: usize) -> Result<Vec<Value>> {
         .timestamp_ms(row)
         .map(|ms| ms.checked_mul(1000).map_or(json!(ms), |us| time(us, "%Y-%m-%dT%H:%M:%S%.3fZ")));
     Ok(vec![
-        json!(batch.first_position.0 + row as u64),
+        json!(batch.positions[row]),
         json!(batch.partitions[row]),
         json!(batch.offsets[row]),
-        time(batch.append_time.0, "%Y-%m-%dT%H:%M:%S%.6fZ"),
+        time(batch.append_times[row], "%Y-%m-%dT%H:%M:%S%.6fZ"),
         timestamp.unwrap_or(Value::Null),
         text(&batch.keys, row),
         text(&batch.values, row),

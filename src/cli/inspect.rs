@@ -5,7 +5,7 @@ use super::printer::Printer;
 use super::{Status, stdout_error, talk};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::log::inspect::{FileSummary, FrameSummary, Inspection, inspect};
+use crate::log::inspect::{FileSummary, FooterState, FrameSummary, Inspection, inspect, verify};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use std::io::{self, Write};
 const TORN: u8 = 1;
 
 pub(super) fn run(env: &Env, common: &Common, args: Inspect) -> Result<Status> {
-    let seen = inspect(env, &common.data)?;
+    let seen = if args.verify { verify(env, &common.data)? } else { inspect(env, &common.data)? };
     let printer = Printer::new(&args.show);
     if printer.is_json() {
         let text =
@@ -21,11 +21,16 @@ pub(super) fn run(env: &Env, common: &Common, args: Inspect) -> Result<Status> {
         writeln!(io::stdout(), "{text}").map_err(stdout_error)?;
     } else if args.frames {
         frames(&printer, &seen)?;
+    } else if args.verify {
+        verified(&printer, &seen)?;
     } else {
         files(&printer, &seen)?;
     }
     for damage in &seen.damage {
         talk(&format!("damage: {damage}"));
+    }
+    for loss in &seen.accepted {
+        talk(&format!("accepted loss: {loss}"));
     }
     if let Some(torn) = &seen.torn {
         talk(&format!(
@@ -60,7 +65,55 @@ fn files(printer: &Printer, seen: &Inspection) -> Result<()> {
 }
 
 fn is_intact(frame: &FrameSummary) -> bool {
-    frame.metadata.is_some() && frame.topics.as_ref().is_some_and(|topics| topics.iter().all(|topic| topic.intact))
+    frame.header_intact
+        && frame.metadata.is_some()
+        && frame.topics.as_ref().is_some_and(|topics| topics.iter().all(|topic| topic.intact))
+}
+
+/// What was found for each file.
+fn verified(printer: &Printer, seen: &Inspection) -> Result<()> {
+    let mut rows = Vec::new();
+    for file in &seen.files {
+        let lost = seen.damage.iter().filter(|damage| damage.file == file.name).count();
+        let accepted = seen.accepted.iter().filter(|loss| loss.file == file.name).count();
+        let torn = seen.torn.as_ref().is_some_and(|torn| torn.file == file.name);
+        let copies = file.damaged_headers.len() + file.frames.iter().filter(|frame| !frame.header_intact).count();
+        let footer = match file.footer {
+            FooterState::Intact => "intact",
+            FooterState::None => "none",
+            FooterState::Damaged => "damaged",
+            FooterState::FramesChanged => "intact, frames changed",
+        };
+        let notes = [
+            (file.in_history, "records are in history".to_owned()),
+            (copies > 0, format!("{copies} damaged headers that have a second copy")),
+            (accepted > 0, format!("{accepted} accepted losses")),
+        ];
+        let notes: Vec<String> = notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, note)| note).collect();
+        let state = match (lost, torn) {
+            (0, false) if file.is_damaged() => "damaged, nothing lost",
+            (0, false) => "intact",
+            (0, true) => "torn",
+            _ => "damaged",
+        };
+        rows.push(vec![json!(file.name), json!(state), json!(file.bytes), json!(footer), json!(notes.join("; "))]);
+    }
+    for snapshot in &seen.snapshots {
+        let state = if snapshot.problem.is_none() { "intact" } else { "damaged" };
+        let note = snapshot.applied.map(|applied| format!("up to frame {applied}"));
+        rows.push(vec![
+            json!(snapshot.name),
+            json!(state),
+            Value::Null,
+            Value::Null,
+            json!(snapshot.problem.clone().or(note)),
+        ]);
+    }
+    let missing = |file: &crate::log::inspect::HistoryProblem| {
+        vec![json!(file.name), json!("damaged"), Value::Null, Value::Null, json!(file.problem)]
+    };
+    rows.extend(seen.history.iter().map(missing));
+    printer.table(&["file", "state", "bytes", "footer", "notes"], &rows)
 }
 
 fn frames(printer: &Printer, seen: &Inspection) -> Result<()> {

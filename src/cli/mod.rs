@@ -3,12 +3,15 @@
 mod args;
 mod bench;
 mod consume;
+mod group;
 mod inspect;
 mod printer;
 mod produce;
 mod progress;
+mod repair;
 mod run;
 mod topic;
+mod units;
 mod verify;
 
 use crate::env::Env;
@@ -69,7 +72,9 @@ fn dispatch(args: Args) -> Result<Status> {
         Command::Topic { show, command } => topic::run(&env, &common, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),
         Command::Consume(command) => consume::run(&env, &common, command),
+        Command::Group { show, command } => group::run(&env, &common, &Printer::new(&show), command),
         Command::Inspect(command) => inspect::run(&env, &common, command),
+        Command::Repair(command) => repair::run(&env, &common, command),
         Command::Bench { show, command } => bench::run(&env, &Printer::new(&show), command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "kappa", &mut io::stdout());
@@ -112,7 +117,18 @@ fn is_broken_pipe(error: &Error) -> bool {
 
 /// Opens the data folder's log and says what recovery had to do.
 fn open_log(env: &Env, common: &args::Common) -> Result<Log> {
-    let log = Log::open(env, &common.data, LogOptions::default())?;
+    open_log_with(env, common, LogOptions::default())
+}
+
+/// The same to write records into.
+fn open_log_to_write(env: &Env, common: &args::Common, writing: &args::Writing) -> Result<Log> {
+    let floor = writing.disk_floor.as_deref().map(units::parse_bytes).transpose();
+    let disk_floor_bytes = floor.map_err(|e| e.context("--disk-floor"))?;
+    open_log_with(env, common, LogOptions { durability: writing.durability, disk_floor_bytes, ..LogOptions::default() })
+}
+
+fn open_log_with(env: &Env, common: &args::Common, options: LogOptions) -> Result<Log> {
+    let log = Log::open(env, &common.data, options)?;
     if !log.report().is_clean() {
         talk(&log.report().to_string());
     }

@@ -2,15 +2,15 @@
 
 use super::args::{Common, InputFormat, Produce};
 use super::progress::Progress;
-use super::{Status, open_log, talk};
+use super::{Status, open_log_to_write, talk};
 use crate::connect::interrupt::StopFlag;
 use crate::connect::open_text;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::framing::{Framer, Framing};
 use crate::job::parse_time_ms;
-use crate::log::records::{Partitioning, Record};
-use crate::log::{Log, Producer, ProducerOptions, Topic, TopicConfig};
+use crate::log::records::Record;
+use crate::log::{Log, Partitioner, Producer, ProducerOptions, Topic, TopicConfig};
 use crate::types::PartitionId;
 use serde_json::Value;
 use std::io::{self, Read};
@@ -24,16 +24,15 @@ pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
             Error::input("--key and --time name columns, and lines have none").with_hint("add --format json or csv")
         );
     }
-    let log = open_log(env, common)?;
+    let log = open_log_to_write(env, common, &args.writing)?;
     let topic = ensure_topic(&log, &args.topic)?;
-    let partitioning =
-        args.partition.map_or(Partitioning::ByKey, |partition| Partitioning::Fixed(PartitionId(partition)));
+    let partitioner = args.partition.map_or(Partitioner::ByKey, |partition| Partitioner::Fixed(PartitionId(partition)));
     let framing = match args.format {
         InputFormat::Csv => Framing::Csv { header: true, quote: Some(b'"') },
         _ => Framing::Lines,
     };
     let mut sender = Sender {
-        producer: Producer::new(&log, &topic, ProducerOptions { partitioning, ..ProducerOptions::default() }),
+        producer: Producer::new(&log, &topic, ProducerOptions { partitioner, ..ProducerOptions::default() }),
         format: args.format,
         key: args.key,
         time: args.time,

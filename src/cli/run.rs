@@ -3,7 +3,7 @@
 use super::args::{Common, EngineArgs, Replay, Run};
 use super::printer::{Printer, Table};
 use super::progress::Progress;
-use super::{Status, load_job, open_log, talk};
+use super::{Status, load_job, open_log, open_log_to_write, talk};
 use crate::connect::interrupt::{StopFlag, stop_on_signal};
 use crate::connect::{file_sink, file_source};
 use crate::engine::plan::{OutputPlan, SinkKind};
@@ -44,7 +44,7 @@ pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
     }
     // Before the log is opened: from then on Ctrl-C must end the run well.
     let stop = stop_on_signal()?;
-    let log = open_log(env, common)?;
+    let log = open_log_to_write(env, common, &args.writing)?;
     take_files(&log, &job)?;
     let pumps = feed(&log, ingests, bounded, &stop)?;
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop);

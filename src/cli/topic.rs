@@ -1,43 +1,111 @@
-//! `kappa topic create|list|describe|delete`.
+//! `kappa topic create|alter|list|describe|trim|rebuild|delete|retention`.
 
-use super::args::{Common, Topic as Command};
+use super::args::{Common, Topic as Command, TopicSettings};
 use super::printer::Printer;
-use super::{Status, open_log, talk};
+use super::progress::Progress;
+use super::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
+use super::{Status, load_job, open_log, talk};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job;
-use crate::log::{Log, MetaSpace, TopicConfig};
-use serde_json::json;
-
-const US_PER_S: i64 = 1_000_000;
+use crate::job::{self, Point, offset_target, parse_point};
+use crate::log::{Log, MetaSpace, Seek, SeekTarget, Topic, TopicChange, TopicConfig, columns};
+use crate::sql;
+use crate::types::Position;
+use serde_json::{Value, json};
+use std::path::Path;
 
 pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Command) -> Result<Status> {
     let log = open_log(env, common)?;
     match command {
-        Command::Create { name, partitions, max_future } => {
-            let config = TopicConfig { partitions, max_future_us: i64::from(max_future) * US_PER_S };
-            log.create_topic(&name, config).map_err(|e| e.context(format!("topic '{name}'")))?;
-            talk(&format!(
-                "topic '{name}' created with {partitions} partition{}",
-                if partitions == 1 { "" } else { "s" }
-            ));
-        }
+        Command::Create { name, partitions, settings } => create(&log, &name, partitions, &settings)?,
+        Command::Alter { name, settings, partitions } => alter(&log, &name, partitions, &settings)?,
         Command::List => list(&log, printer)?,
         Command::Describe { name } => describe(&log, printer, &name)?,
+        Command::Trim { name, before, partition } => trim(&log, &name, &before, partition)?,
+        Command::Rebuild { name, columns } => rebuild(env, &log, &name, columns.as_deref())?,
         Command::Delete { name } => delete(&log, &name)?,
+        Command::Retention { confirm } => retention(&log, confirm)?,
     }
     log.close()?;
     Ok(Status::Done)
 }
 
+/// A setting that can be taken back by the word `none`.
+fn limit<T>(text: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+    if text == "none" { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn changes(settings: &TopicSettings) -> Result<Vec<TopicChange>> {
+    let mut changes = Vec::new();
+    if let Some(text) = &settings.max_future {
+        changes.push(TopicChange::MaxFutureUs(parse_duration_us(text).map_err(|e| e.context("--max-future"))?));
+    }
+    if let Some(text) = &settings.retention {
+        let retention_us = limit(text, parse_duration_us).map_err(|e| e.context("--retention"))?;
+        changes.push(TopicChange::RetentionUs(retention_us));
+    }
+    if let Some(text) = &settings.retention_bytes {
+        let retention_bytes = limit(text, parse_bytes).map_err(|e| e.context("--retention-bytes"))?;
+        changes.push(TopicChange::RetentionBytes(retention_bytes));
+    }
+    Ok(changes)
+}
+
+fn create(log: &Log, name: &str, partitions: u32, settings: &TopicSettings) -> Result<()> {
+    let mut config = TopicConfig { partitions, ..TopicConfig::default() };
+    changes(settings)?.iter().for_each(|change| change.apply(&mut config));
+    log.create_topic(name, config).map_err(|e| e.context(format!("topic '{name}'")))?;
+    talk(&format!("topic '{name}' created with {partitions} partition{}", if partitions == 1 { "" } else { "s" }));
+    Ok(())
+}
+
+fn alter(log: &Log, name: &str, partitions: Option<u32>, settings: &TopicSettings) -> Result<()> {
+    if partitions.is_some() {
+        let message =
+            "the number of partitions cannot change: records of one key would lie in two partitions, in no order";
+        return Err(Error::input(message).with_hint("create a topic with more partitions and copy the records into it"));
+    }
+    let changes = changes(settings)?;
+    if changes.is_empty() {
+        return Err(Error::input("nothing to change").with_hint("--retention, --retention-bytes or --max-future"));
+    }
+    let topic = log.alter_topic(name, &changes).map_err(|e| e.context(format!("topic '{name}'")))?;
+    talk(&settings_of(&topic));
+    Ok(())
+}
+
+/// A topic's settings in one line, as they are typed.
+fn settings_of(topic: &Topic) -> String {
+    let config = topic.config();
+    format!(
+        "topic '{}', number {}: max-future {}, retention {}, retention-bytes {}",
+        topic.name(),
+        topic.id(),
+        format_duration_us(config.max_future_us),
+        config.retention_us.map_or_else(|| "none".to_owned(), format_duration_us),
+        config.retention_bytes.map_or_else(|| "none".to_owned(), format_bytes)
+    )
+}
+
 fn list(log: &Log, printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
     for topic in log.topics() {
-        let records: u64 = log.partition_ends(topic.id())?.iter().map(|end| end.0).sum();
-        let written_by = writer_of(log, topic.name())?;
-        rows.push(vec![json!(topic.name()), json!(topic.partitions()), json!(records), json!(written_by)]);
+        let starts = log.partition_starts(topic.id())?;
+        let ends = log.partition_ends(topic.id())?;
+        let records: u64 = ends.iter().zip(&starts).map(|(end, start)| end.0.saturating_sub(start.0)).sum();
+        let config = topic.config();
+        rows.push(vec![
+            json!(topic.name()),
+            json!(topic.partitions()),
+            json!(records),
+            json!(writer_of(log, topic.name())?),
+            config.retention_us.map_or(Value::Null, |us| json!(format_duration_us(us))),
+            config.retention_bytes.map_or(Value::Null, |bytes| json!(format_bytes(bytes))),
+            json!(format_duration_us(config.max_future_us)),
+        ]);
     }
-    printer.table(&["topic", "partitions", "records", "written_by"], &rows)
+    let columns = ["topic", "partitions", "records", "written_by", "retention", "retention_bytes", "max_future"];
+    printer.table(&columns, &rows)
 }
 
 /// The run whose output a topic is.
@@ -48,20 +116,101 @@ fn writer_of(log: &Log, topic: &str) -> Result<Option<String>> {
 
 fn describe(log: &Log, printer: &Printer, name: &str) -> Result<()> {
     let topic = log.topic(name)?;
-    let rows: Vec<_> = log
-        .partition_ends(topic.id())?
-        .iter()
-        .enumerate()
-        .map(|(partition, end)| vec![json!(partition), json!(0), json!(end.0)])
+    let starts = log.partition_starts(topic.id())?;
+    let ends = log.partition_ends(topic.id())?;
+    let rows: Vec<Vec<Value>> = (0..topic.partitions())
+        .zip(starts.iter().zip(&ends))
+        .map(|(partition, (first, end))| vec![json!(partition), json!(first.0), json!(end.0)])
         .collect();
     printer.table(&["partition", "first_offset", "end_offset"], &rows)?;
-    talk(&format!("topic '{name}', number {}, max-future {} s", topic.id(), topic.config().max_future_us / US_PER_S));
+    talk(&settings_of(&topic));
+    if let Some(hold) = log.clock_hold()? {
+        talk(&format!("{hold}"));
+    }
     if let Some(key) = writer_of(log, name)? {
         talk(&format!("written by run '{key}'"));
     }
     if let Some(schema) = log.meta(MetaSpace::Schema, name) {
-        talk(&format!("columns: {}", String::from_utf8_lossy(&schema)));
+        let declared = columns::decode(&schema)
+            .map_err(|e| Error::damage(format!("the columns of topic '{name}' in the catalog: {e}")))?;
+        talk(&format!("columns: {}", sql::describe(&declared.declared)));
     }
+    Ok(())
+}
+
+/// Position of the first record that stays.
+fn trim_before(log: &Log, topic: &Topic, before: &str, partition: Option<u32>) -> Result<Position> {
+    let target = match parse_point(before)? {
+        Point::Earliest => SeekTarget::Earliest,
+        Point::Latest => SeekTarget::Latest,
+        Point::Position(position) | Point::Reading(position, _) => return Ok(position),
+        Point::Offset(offset) => offset_target(partition, offset)?,
+        Point::TimeMs(ms) => SeekTarget::TimestampMs(ms),
+        Point::Append(time) => SeekTarget::Append(time),
+    };
+    match log.seek(topic.id(), target)? {
+        Seek::At(position) => Ok(position),
+        Seek::NoSuchRecord => {
+            let message =
+                format!("no such record: nothing in '{}' at or after {before}; nothing was removed", topic.name());
+            Err(Error::new(ErrorKind::NotFound, message).with_hint("--before latest removes every record there is"))
+        }
+    }
+}
+
+fn trim(log: &Log, name: &str, before: &str, partition: Option<u32>) -> Result<()> {
+    let topic = log.topic(name)?;
+    let position = trim_before(log, &topic, before, partition)?;
+    let starts = log.partition_starts(topic.id())?;
+    let Some(trim) = log.trim(topic.id(), position)? else {
+        talk(&format!("topic '{name}' has no record before position {position}: nothing was removed"));
+        return Ok(());
+    };
+    let removed: u64 =
+        trim.first_offsets.iter().zip(starts).map(|(first, start)| first.0.saturating_sub(start.0)).sum();
+    talk(&format!(
+        "topic '{name}': {removed} record{} removed; what is left starts at position {}",
+        if removed == 1 { "" } else { "s" },
+        trim.first_position
+    ));
+    Ok(())
+}
+
+fn retention(log: &Log, confirm: bool) -> Result<()> {
+    match log.clock_hold()? {
+        None => talk("the clock has not jumped: retention is at work"),
+        Some(hold) if !confirm => {
+            talk(&hold.to_string());
+            talk("when the time is right: kappa topic retention --confirm");
+        }
+        Some(_) => {
+            log.confirm_clock()?;
+            talk("the time is confirmed: retention goes on");
+        }
+    }
+    Ok(())
+}
+
+fn rebuild(env: &Env, log: &Log, name: &str, columns: Option<&Path>) -> Result<()> {
+    let topic = log.topic(name)?;
+    if let Some(file) = columns {
+        job::declare(log, &load_job(env, file, None)?, name)?;
+    }
+    if log.meta(MetaSpace::Schema, name).is_none() {
+        let message = format!("nobody has declared columns for topic '{name}'");
+        return Err(Error::input(message).with_hint("run a job that reads it, or name a SQL file with --columns"));
+    }
+    let (mut bar, mut files) = (None, 0);
+    log.rebuild_topic(topic.id(), |progress| {
+        files = progress.files;
+        bar.get_or_insert_with(|| Progress::new("rebuilding", Some(progress.bytes_all), "bytes")).at(progress.bytes);
+    })?;
+    drop(bar);
+    talk(&match files {
+        0 => format!("the history of topic '{name}' has its columns already"),
+        1 => format!("topic '{name}': 1 history file rebuilt"),
+        _ => format!("topic '{name}': {files} history files rebuilt"),
+    });
     Ok(())
 }
 

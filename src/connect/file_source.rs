@@ -200,7 +200,7 @@ impl Pump<'_> {
         let value = Some(self.taken.encode()?);
         let meta = vec![MetaRecord { space: MetaSpace::Ingest, key: self.topic.name().to_owned(), value }];
         let topics = vec![(self.topic.id(), rows)];
-        self.in_flight.push_back(self.log.append(AppendBatch { topics, meta, clock_floor: None })?);
+        self.in_flight.push_back(self.log.append(AppendBatch { topics, meta, ..AppendBatch::default() })?);
         if self.in_flight.len() > IN_FLIGHT_MAX
             && let Some(oldest) = self.in_flight.pop_front()
         {

@@ -85,21 +85,25 @@ impl Lane {
     fn reject(&self, rows: &SourceRows, outputs: &mut Outputs) {
         for (row, why) in &rows.rejected {
             for to in &self.rejects_to {
-                reject_by_source(&self.plan, &rows.chunk, (*row, why), *to, outputs);
+                reject_by_source((self.source, &self.plan), &rows.chunk, (*row, why), *to, outputs);
             }
         }
     }
 
     fn segment(&mut self, rows: &SourceRows, from: usize, count: usize, emit: &mut Emit<'_>) -> Result<()> {
         self.before.clear();
-        let pairs = rows.rows[from..from + count].iter().zip(&rows.watermarks[from..from + count]);
-        for (row, watermark) in pairs {
-            let row = *row as usize;
-            let before = self.watermark.record(rows.chunk.partitions[row], rows.chunk.append_us[row], *watermark);
-            self.before.push(before);
+        let (chunk, watermarks) = (&rows.chunk, &rows.watermarks[from..from + count]);
+        if rows.rows.len() == chunk.len() {
+            let (partitions, append_us) = (&chunk.partitions[from..from + count], &chunk.append_us[from..from + count]);
+            self.watermark.records(partitions, append_us, watermarks, &mut self.before);
+        } else {
+            for (row, watermark) in rows.rows[from..from + count].iter().zip(watermarks) {
+                let row = *row as usize;
+                self.before.push(self.watermark.record(chunk.partitions[row], chunk.append_us[row], *watermark));
+            }
         }
-        let topic = &self.plan.topic;
-        let segment = Segment { rows, from, before: &self.before, after: self.watermark.current(), topic };
+        let (source, topic) = (self.source, &self.plan.topic);
+        let segment = Segment { rows, from, before: &self.before, after: self.watermark.current(), source, topic };
         self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.take(&segment, emit))
     }
 

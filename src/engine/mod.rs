@@ -59,6 +59,9 @@ pub struct OutputBatch {
     pub records: RecordColumns,
 }
 
+/// Reads the records of a source at some positions, ascending: one row for each, with its key, value and headers.
+pub type Originals<'a> = &'a mut dyn FnMut(usize, &[u64]) -> Result<RecordColumns>;
+
 /// A partition that is active, silent, and holds back windows that could close without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holding {
@@ -100,12 +103,11 @@ impl Rowtimes {
 
     /// Row of the batch and rowtime in ms of each record that decodes and has one.
     pub fn of(&self, batch: &LogBatch) -> Result<Vec<(u32, i64)>> {
-        let mut found = Vec::new();
-        for chunk in chunk::chunks(vec![batch.clone()])? {
+        let (mut found, mut first) = (Vec::new(), 0);
+        for chunk in chunk::chunks(vec![batch.clone()], true)? {
             let rows = self.reader.read(chunk)?;
-            let first = rows.chunk.positions.first().map_or(0, |position| position - batch.first_position.0);
-            let first = u32::try_from(first).map_err(|_| Error::internal("a batch of more than 4 billion records"))?;
             found.extend(rows.rowtimes(self.column)?.into_iter().map(|(row, rowtime)| (row + first, rowtime)));
+            first += u32::try_from(rows.chunk.len()).map_err(|_| Error::internal("a batch of 4 billion records"))?;
         }
         Ok(found)
     }
@@ -157,19 +159,29 @@ impl Engine {
         })
     }
 
-    /// Takes batches in position order, each with its source index. If two sources read the same topic, the batches of one
-    /// stretch of positions come in the same call. How batches are cut does not show in the output. Clock steps due
-    /// at or before a record's append time run before it.
+    /// Takes all records of a stretch of positions, each batch with its source index; the batches of one source are in position
+    /// order. How stretches and batches are cut does not show in the output. Clock steps due at or before a record's append
+    /// time run before it.
     pub fn push(&mut self, batches: Vec<(usize, LogBatch)>) -> Result<()> {
+        self.push_any(batches, None)
+    }
+
+    /// [`push`](Self::push) of batches that hold only what their sources use. Late and rejected records go to their outputs as they
+    /// are in the log: `originals` reads those of a source at some positions, ascending.
+    pub fn push_parts(&mut self, batches: Vec<(usize, LogBatch)>, originals: Originals<'_>) -> Result<()> {
+        self.push_any(batches, Some(originals))
+    }
+
+    fn push_any(&mut self, batches: Vec<(usize, LogBatch)>, originals: Option<Originals<'_>>) -> Result<()> {
         self.check_open()?;
         let mut of_lane: Vec<Vec<LogBatch>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (source, batch) in batches {
-            self.clock = self.clock.max(batch.append_time);
+            self.clock = self.clock.max(batch.last_append_time());
             of_lane.get_mut(source).ok_or_else(|| Error::internal(format!("there is no source {source}")))?.push(batch);
         }
         let mut chunks = Vec::new();
         for (source, batches) in of_lane.into_iter().enumerate() {
-            chunks.extend(chunk::chunks(batches)?.into_iter().map(|chunk| (source, chunk)));
+            chunks.extend(chunk::chunks(batches, originals.is_some())?.into_iter().map(|chunk| (source, chunk)));
         }
         if self.threads == 1 {
             // One chunk at a time stays in the caches.
@@ -183,6 +195,9 @@ impl Engine {
             for (source, rows) in read {
                 self.take(source, &rows?)?;
             }
+        }
+        if let Some(originals) = originals {
+            self.outputs.fill(originals)?;
         }
         self.step_to(self.clock)
     }

@@ -5,10 +5,12 @@
 //! key bytes.
 
 use super::plan::OutputPlan;
-use super::{OutputBatch, OutputStream};
+use super::{Originals, OutputBatch, OutputStream};
 use crate::codec::xxh64;
+use crate::error::{Error, Result};
 use crate::log::records::{Header, Partitioning, RecordColumns, encode_headers};
 use crate::types::{AppendTime, PartitionId};
+use std::collections::BTreeMap;
 
 /// What made a window close or a row pass, ordered by when it happened: a clock step due at d comes after all records with an
 /// append time before d and before all others.
@@ -49,9 +51,48 @@ struct Stream {
     ready: RecordColumns,
     made: RecordColumns,
     order: Vec<(Cause, usize)>,
+    /// Rows of `made` that lack what the record of a source holds, ascending.
+    unfilled: Vec<Unfilled>,
 }
 
+/// A row whose key, value and first headers are those of the record of a source at a position.
+struct Unfilled {
+    row: usize,
+    source: usize,
+    position: u64,
+}
+
+/// Records read again: by source the positions, and a row for each.
+type Found = BTreeMap<usize, (Vec<u64>, RecordColumns)>;
+
 impl Stream {
+    /// Gives the rows that lack them key, value and headers of their records.
+    fn fill(&mut self, found: &Found) -> Result<()> {
+        let mut unfilled = std::mem::take(&mut self.unfilled).into_iter().peekable();
+        if unfilled.peek().is_none() {
+            return Ok(());
+        }
+        let made = std::mem::take(&mut self.made);
+        let mut headers = Vec::new();
+        for row in 0..made.len() {
+            headers.clear();
+            let (mut key, mut value) = (made.keys.get(row), made.values.get(row));
+            if let Some(wanted) = unfilled.next_if(|unfilled| unfilled.row == row) {
+                let records = found.get(&wanted.source);
+                let place = records.and_then(|(positions, _)| positions.binary_search(&wanted.position).ok());
+                let Some(((_, records), place)) = records.zip(place) else {
+                    return Err(Error::internal(format!("the record at position {} was not read", wanted.position)));
+                };
+                (key, value) = (records.keys.get(place), records.values.get(place));
+                headers.extend_from_slice(records.headers.get(place).unwrap_or_default());
+            }
+            headers.extend_from_slice(made.headers.get(row).unwrap_or_default());
+            let to = partitioning(made.partitions[row]);
+            self.made.push_encoded(to, made.timestamps_ms[row], key, value, &headers);
+        }
+        Ok(())
+    }
+
     /// Brings the records made since the last call into output order. Everything still to come must come after them.
     fn settle(&mut self) {
         if self.made.is_empty() {
@@ -67,7 +108,7 @@ impl Stream {
             }
             for row in rows {
                 let made = &self.made;
-                let to = made.partitions[row].map_or(Partitioning::ByKey, |p| Partitioning::Fixed(PartitionId(p)));
+                let to = partitioning(made.partitions[row]);
                 let headers = made.headers.get(row).unwrap_or_default();
                 self.ready.push_encoded(to, made.timestamps_ms[row], made.keys.get(row), made.values.get(row), headers);
             }
@@ -75,6 +116,10 @@ impl Stream {
         }
         self.order.clear();
     }
+}
+
+fn partitioning(partition: Option<u32>) -> Partitioning {
+    partition.map_or(Partitioning::ByKey, |partition| Partitioning::Fixed(PartitionId(partition)))
 }
 
 /// All outputs of a job.
@@ -110,6 +155,36 @@ impl Outputs {
         let stream = &mut self.streams[output][stream as usize];
         stream.order.push(by);
         stream.made.push_encoded(to, record.timestamp_ms, record.key, record.value, record.headers);
+    }
+
+    /// Adds a late or rejected record that lacks the key, the value and the first headers: those of the record of a source at a
+    /// position. To be [filled](Self::fill) before the order is fixed.
+    pub fn push_unfilled(
+        &mut self,
+        to: (usize, OutputStream),
+        by: (Cause, usize),
+        record: &OutputRecord<'_>,
+        (source, position): (usize, u64),
+    ) {
+        let stream = &mut self.streams[to.0][to.1 as usize];
+        stream.unfilled.push(Unfilled { row: stream.made.len(), source, position });
+        self.push(to, by, record);
+    }
+
+    /// Completes the records that lack parts, each read once.
+    pub fn fill(&mut self, originals: Originals<'_>) -> Result<()> {
+        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for unfilled in self.streams.iter().flatten().flat_map(|stream| &stream.unfilled) {
+            wanted.entry(unfilled.source).or_default().push(unfilled.position);
+        }
+        let mut found = Found::new();
+        for (source, mut positions) in wanted {
+            positions.sort_unstable();
+            positions.dedup();
+            let records = originals(source, &positions)?;
+            found.insert(source, (positions, records));
+        }
+        self.streams.iter_mut().flatten().try_for_each(|stream| stream.fill(&found))
     }
 
     /// Fixes the order of all records so far: everything that comes later has a later cause.

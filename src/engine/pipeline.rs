@@ -273,7 +273,10 @@ impl Window {
         let positions = if self.needs_positions { segment.positions(&rows.origin) } else { Vec::new() };
         let arguments = Arguments { values, filters, positions };
         let rowtimes = rowtime_column(&rows.batch, plan.rowtime)?.values().to_vec();
-        let before = rows.origin.iter().map(|row| segment.before[*row as usize]).collect();
+        let before = match rows.origin.iter().copied().eq((0u32..).take(segment.before.len())) {
+            true => segment.before.to_vec(),
+            false => rows.origin.iter().map(|row| segment.before[*row as usize]).collect(),
+        };
         Ok((WindowRows { rowtimes, before, keys, arguments }, rows.origin.clone()))
     }
 }

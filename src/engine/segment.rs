@@ -13,7 +13,9 @@ pub(super) struct Segment<'a> {
     pub before: &'a [i64],
     /// The watermark after the last row.
     pub after: i64,
-    /// Topic of the source.
+    /// The source.
+    pub source: usize,
+    /// Its topic.
     pub topic: &'a str,
 }
 

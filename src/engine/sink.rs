@@ -92,14 +92,24 @@ impl Sink {
             windows.push(format!("and {} more", missed.len() - MISSED_WINDOWS));
         }
         let notes = [("watermark", IsoMs(watermark).to_string()), ("windows", windows.join(","))];
-        let record = Original { chunk: &segment.rows.chunk, row: segment.chunk_row(row), topic: segment.topic };
+        let record = Original {
+            chunk: &segment.rows.chunk,
+            row: segment.chunk_row(row),
+            source: segment.source,
+            topic: segment.topic,
+        };
         let to = (self.output, OutputStream::Late);
         record.push(to, (segment.cause(row), self.pipeline), "late", &notes, emit.outputs);
     }
 
     /// A record that a step could not evaluate.
     pub fn reject(&self, segment: &Segment<'_>, row: u32, why: &str, emit: &mut Emit<'_>) {
-        let record = Original { chunk: &segment.rows.chunk, row: segment.chunk_row(row), topic: segment.topic };
+        let record = Original {
+            chunk: &segment.rows.chunk,
+            row: segment.chunk_row(row),
+            source: segment.source,
+            topic: segment.topic,
+        };
         let to = (self.output, OutputStream::Rejected);
         record.push(to, (segment.cause(row), self.pipeline), why, &[], emit.outputs);
     }
@@ -167,6 +177,7 @@ impl Writer<'_> {
 struct Original<'a> {
     chunk: &'a Chunk,
     row: usize,
+    source: usize,
     topic: &'a str,
 }
 
@@ -189,11 +200,17 @@ impl Original<'_> {
             ("partition", Some(partition.as_bytes())),
             ("offset", Some(offset.as_bytes())),
         ]);
+        let timestamp_ms = chunk.timestamps.is_valid(row).then(|| chunk.timestamps.value(row));
         // Encoded headers are a plain sequence: the record's own come first, as they are.
+        if chunk.in_parts {
+            let headers = encoded(&added);
+            let record = OutputRecord { timestamp_ms, key: None, value: None, headers: &headers };
+            outputs.push_unfilled(to, by, &record, (self.source, chunk.positions[row]));
+            return;
+        }
         let mut headers = bytes(&chunk.headers).unwrap_or_default();
         encode_headers(&added, &mut headers);
         let (key, value) = (bytes(&chunk.keys), bytes(&chunk.values));
-        let timestamp_ms = chunk.timestamps.is_valid(row).then(|| chunk.timestamps.value(row));
         let record = OutputRecord { timestamp_ms, key: key.as_deref(), value: value.as_deref(), headers: &headers };
         outputs.push(to, by, &record);
     }
@@ -201,7 +218,7 @@ impl Original<'_> {
 
 /// Writes a row of a chunk that its source rejected to an output's rejected stream.
 pub(super) fn reject_by_source(
-    source: &SourcePlan,
+    source: (usize, &SourcePlan),
     chunk: &Chunk,
     rejected: (u32, &str),
     to: (usize, usize),
@@ -210,6 +227,6 @@ pub(super) fn reject_by_source(
     let (row, why) = (rejected.0 as usize, rejected.1);
     let (output, pipeline) = to;
     let cause = Cause::record(chunk.append_us[row], chunk.positions[row]);
-    let record = Original { chunk, row, topic: &source.topic };
+    let record = Original { chunk, row, source: source.0, topic: &source.1.topic };
     record.push((output, OutputStream::Rejected), (cause, pipeline), why, &[], outputs);
 }

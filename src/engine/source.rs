@@ -6,21 +6,25 @@ use super::chunk::Chunk;
 use super::eval::{self, evaluate};
 use super::plan::{MetadataColumn, SourcePlan};
 use crate::error::{Error, Result};
-use crate::format::{Decoder, used_schema};
+use crate::format::{Decoder, Rejected, used_schema};
+use crate::log::records::DecodedValues;
 use crate::time::watermark::BEFORE_ALL;
 use crate::types::US_PER_MS;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray,
     UInt32Array,
 };
-use arrow::compute::{take, take_record_batch};
+use arrow::compute::{concat, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::error::ArrowError;
 use std::sync::Arc;
 
 /// Reads chunks of one source.
 pub(super) struct Reader {
     plan: SourcePlan,
     decoder: Box<dyn Decoder>,
+    /// Used physical columns.
+    used: SchemaRef,
     /// Used physical columns and metadata columns.
     decoded: SchemaRef,
 }
@@ -86,7 +90,7 @@ impl Reader {
         let used = used_schema(&plan.declared, &plan.used);
         let metadata = plan.metadata.iter().map(|column| Arc::new(metadata_field(*column)));
         let fields: Vec<_> = used.fields().iter().cloned().chain(metadata).collect();
-        Ok(Reader { plan: plan.clone(), decoder, decoded: Arc::new(Schema::new(fields)) })
+        Ok(Reader { plan: plan.clone(), decoder, used, decoded: Arc::new(Schema::new(fields)) })
     }
 
     /// Reads a chunk.
@@ -103,13 +107,57 @@ impl Reader {
     }
 
     fn decode(&self, chunk: &Chunk) -> Result<Kept> {
-        let decoded = self.decoder.decode(&chunk.values);
-        let rows = decoded.rows.unwrap_or_else(|| (0u32..).take(decoded.batch.num_rows()).collect());
-        let mut columns = decoded.batch.columns().to_vec();
+        let (mut columns, rows, rejected) = match &chunk.decoded {
+            Some(decoded) => self.take_decoded(chunk, decoded)?,
+            None => {
+                let decoded = self.decoder.decode(&chunk.values);
+                let rows = decoded.rows.unwrap_or_else(|| (0u32..).take(decoded.batch.num_rows()).collect());
+                (decoded.batch.columns().to_vec(), rows, reasons(decoded.rejected, |row| row))
+            }
+        };
         columns.extend(self.plan.metadata.iter().map(|column| metadata(*column, chunk, &rows)));
         let batch = batch(&self.decoded, columns, rows.len())?;
-        let rejected = decoded.rejected.into_iter().map(|rejected| (rejected.row, rejected.reason)).collect();
         Ok(Kept { batch, rows, rejected })
+    }
+
+    /// What decoding the values of a chunk would give, from columns decoded before. Rows that could not be decoded then are decoded
+    /// now: the job may use fewer columns, and the reason for a rejection is the job's.
+    fn take_decoded(&self, chunk: &Chunk, decoded: &DecodedValues) -> Result<Read> {
+        let column = |field: &Arc<Field>| {
+            let column = decoded.columns.column_by_name(field.name());
+            let column = column.filter(|column| column.data_type() == field.data_type()).cloned();
+            column.ok_or_else(|| Error::internal(format!("decoded values lack column {}", field.name())))
+        };
+        let columns = self.used.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+        let all = (0u32..).take(chunk.len());
+        if decoded.undecoded.is_empty() {
+            return Ok((columns, all.collect(), Vec::new()));
+        }
+        let raw_rows = &decoded.undecoded;
+        let values = take(&chunk.values, &UInt32Array::from(raw_rows.clone()), None).map_err(picking)?;
+        let raw = self.decoder.decode(values.as_binary::<i32>());
+        let raw_places = raw.rows.unwrap_or_else(|| (0u32..).take(raw.batch.num_rows()).collect());
+        // Behind the chunk's own rows stand those decoded now: `from` says where each row comes from.
+        let (mut rows, mut from) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
+        let mut behind = (0u32..).skip(chunk.len());
+        let mut recovered = raw_places.iter().map(|place| raw_rows[*place as usize]).peekable();
+        let mut missing = raw_rows.iter().copied().peekable();
+        for row in all {
+            let found = match missing.next_if_eq(&row) {
+                None => Some(row),
+                Some(_) => recovered.next_if_eq(&row).and_then(|_| behind.next()),
+            };
+            if let Some(found) = found {
+                rows.push(row);
+                from.push(found);
+            }
+        }
+        let from = UInt32Array::from(from);
+        let merged = columns.iter().zip(raw.batch.columns()).map(|(before, now)| {
+            let both = concat(&[&**before, &**now]).map_err(picking)?;
+            take(&both, &from, None).map_err(picking)
+        });
+        Ok((merged.collect::<Result<_>>()?, rows, reasons(raw.rejected, |row| raw_rows[row as usize])))
     }
 
     fn reject_null_rowtime(&self, kept: &mut Kept) -> Result<u64> {
@@ -143,6 +191,12 @@ impl Reader {
         let watermark = watermark.as_primitive::<TimestampMillisecondType>();
         let rowtime = kept.batch.column(event_time.rowtime).as_primitive_opt::<TimestampMillisecondType>();
         let rowtime = rowtime.ok_or_else(|| Error::internal("a rowtime column is not TIMESTAMP(3)"))?.values();
+        // Append times never fall: what is not too far for the first row is not too far for any.
+        let first_us = chunk.append_us.first().copied().unwrap_or_default();
+        let limit_ms = first_us.saturating_add(event_time.max_future_us).div_euclid(US_PER_MS);
+        if watermark.null_count() == 0 && rowtime.iter().all(|rowtime| *rowtime <= limit_ms) {
+            return Ok((watermark.values().to_vec(), 0));
+        }
         let mut beyond = 0;
         let watermarks = kept.rows.iter().enumerate().map(|(index, row)| {
             let append_us = i128::from(chunk.append_us[*row as usize]);
@@ -153,6 +207,17 @@ impl Reader {
         });
         Ok((watermarks.collect(), beyond))
     }
+}
+
+/// Columns, the row of the chunk that each of their rows is, and the rows of the chunk that did not decode, with the reason.
+type Read = (Vec<ArrayRef>, Vec<u32>, Vec<(u32, String)>);
+
+fn reasons(rejected: Vec<Rejected>, row_of: impl Fn(u32) -> u32) -> Vec<(u32, String)> {
+    rejected.into_iter().map(|rejected| (row_of(rejected.row), rejected.reason)).collect()
+}
+
+fn picking(error: ArrowError) -> Error {
+    Error::internal("picking decoded rows").with_source(error)
 }
 
 fn utc_ms() -> DataType {

@@ -94,6 +94,15 @@ pub enum LockError {
     Io(io::Error),
 }
 
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What this process may still write.
+    pub free: u64,
+    /// The whole file system.
+    pub total: u64,
+}
+
 /// A file system. Names a caller has created are durable only after [`Disk::sync_dir`] of their directory.
 pub trait Disk: Send + Sync {
     /// Opens a file.
@@ -114,6 +123,11 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the lock file at `path` (created if missing) and writes `contents` into it, or says who has it.
     fn lock(&self, path: &Path, contents: &str) -> Result<Box<dyn LockGuard>, LockError>;
+    /// How much room the file system that holds `path` has; `None` if it cannot say.
+    fn space(&self, path: &Path) -> io::Result<Option<DiskSpace>> {
+        let _ = path;
+        Ok(None)
+    }
     /// True if the path is backed by the operating system, so that libraries with their own I/O (sled) can be used there.
     fn is_os(&self) -> bool;
 }
@@ -173,6 +187,12 @@ pub fn parent_of(path: &Path) -> PathBuf {
 
 /// Replaces the file at `path` atomically: temporary file beside it, synced, renamed, directory synced.
 pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_file_unsynced(disk, path, bytes)?;
+    disk.sync_dir(&parent_of(path))
+}
+
+/// Like [`replace_file`], but after a power cut the old file may be there again, or none.
+pub(crate) fn replace_file_unsynced(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
@@ -182,8 +202,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     let file = disk.open(&temporary, OpenMode::CreateNew)?;
     file.write_all_at(0, bytes)?;
     file.sync_data()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(&parent_of(path))
+    disk.rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The operating system behind the traits of `env`: the one file that opens files, reads clocks and maps memory.
 #![expect(clippy::disallowed_methods, reason = "this is the door that the rest of the crate goes through")]
 
-use super::{Clock, DirEntry, Disk, DiskFile, Env, LockError, LockGuard, Mapped, OpenMode, Random};
+use super::{Clock, DirEntry, Disk, DiskFile, DiskSpace, Env, LockError, LockGuard, Mapped, OpenMode, Random};
 use std::collections::hash_map::RandomState;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
@@ -129,6 +129,12 @@ impl Disk for OsDisk {
         }
         file.set_len(0).and_then(|()| file.write_all_at(contents.as_bytes(), 0)).map_err(LockError::Io)?;
         Ok(Box::new(OsLock(file)))
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Option<DiskSpace>> {
+        let told = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        Ok(Some(DiskSpace { free: bytes(told.f_bavail), total: bytes(told.f_blocks) }))
     }
 
     fn is_os(&self) -> bool {

@@ -99,7 +99,7 @@ fn a_crash_leaves_what_was_synced_and_some_of_the_rest() {
     sim.disk.sync_dir(Path::new("/")).unwrap();
     file.write_all_at(0, b"bb").unwrap();
     file.write_all_at(4, b"cccc").unwrap();
-    assert_eq!((sim.disk.pending(), sim.disk.last_write_len()), (2, Some(4)));
+    assert_eq!((sim.disk.pending(), sim.disk.last_write()), (2, Some((4, 1))));
     let left = |crash| String::from_utf8(sim.disk.crash(crash).peek(path).unwrap()).unwrap();
     assert_eq!(left(Crash::Nothing), "aaaa");
     assert_eq!(left(Crash::All), "bbaacccc");
@@ -107,6 +107,21 @@ fn a_crash_leaves_what_was_synced_and_some_of_the_rest() {
     assert_eq!(left(Crash::Without(0)), "aaaacccc");
     assert_eq!(left(Crash::Torn(3)), "bbaaccc");
     assert_eq!(left(Crash::Grown), "aaaa\0\0\0\0");
+    assert_eq!(left(Crash::Names), "aaaa");
+    sim.disk.rename(path, Path::new("/g")).unwrap();
+    assert_eq!(left(Crash::Contents), "bbaacccc");
+    assert_eq!(sim.disk.crash(Crash::Names).peek(Path::new("/g")), Some(b"aaaa".to_vec()));
+    // Written over sectors 0 to 3: each can reach the disk by itself.
+    let file = sim.disk.open(Path::new("/s"), OpenMode::CreateNew).unwrap();
+    sim.disk.sync_dir(Path::new("/")).unwrap();
+    file.write_all_at(510, &[b'x'; 1_030]).unwrap();
+    assert_eq!(sim.disk.last_write(), Some((1_030, 4)));
+    let left = |eighths| sim.disk.crash(Crash::Sectors(eighths)).peek(Path::new("/s")).unwrap();
+    let places = |bytes: Vec<u8>| (0..bytes.len()).filter(|at| bytes[*at] == b'x').collect::<Vec<_>>();
+    assert_eq!(places(left(0b0001)), [510, 511]);
+    assert_eq!(places(left(0b1010)), (512..1_024).chain(1_536..1_540).collect::<Vec<_>>());
+    assert_eq!(left(0b1111), sim.disk.crash(Crash::All).peek(Path::new("/s")).unwrap());
+    assert_eq!(left(0), [0u8; 0]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where runs start and end: the points of the command line (`earliest`, `position:N`, `time:T`, ...) as positions.
 
 use super::Job;
-use crate::engine::Rowtimes;
+use super::rowtimes::SourceTimes;
 use crate::engine::plan::StartupMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, Seek, SeekTarget, Topic};
@@ -81,13 +81,15 @@ pub(super) fn sources_end(log: &Log, job: &Job) -> Result<Position> {
 /// Position after the last record of a topic.
 fn topic_end(log: &Log, topic: &Topic) -> Result<Position> {
     let mut end = Position(0);
-    for (partition, partition_end) in (0..).map(PartitionId).zip(log.partition_ends(topic.id())?) {
-        let Some(last) = partition_end.0.checked_sub(1) else { continue };
+    let bounds = log.partition_starts(topic.id())?.into_iter().zip(log.partition_ends(topic.id())?);
+    for (partition, (start, partition_end)) in (0..).map(PartitionId).zip(bounds) {
+        let Some(last) = partition_end.0.checked_sub(1).filter(|last| *last >= start.0) else { continue };
         match log.seek(topic.id(), SeekTarget::Offset { partition, offset: Offset(last) }) {
             Ok(Seek::At(position)) => end = end.max(position.plus(1)),
             // Quarantined: whoever reads it will say so.
             Ok(Seek::NoSuchRecord) => end = log.durable_end(),
-            Err(e) if e.kind() == ErrorKind::Damage => end = log.durable_end(),
+            // Quarantined, or removed a moment ago.
+            Err(e) if matches!(e.kind(), ErrorKind::Damage | ErrorKind::Gone) => end = log.durable_end(),
             Err(e) => return Err(e),
         }
     }
@@ -113,10 +115,10 @@ pub(super) fn starts(log: &Log, job: &Job, from: Option<&Point>) -> Result<Vec<P
             Point::Latest => log.durable_end(),
             Point::Position(position) | Point::Reading(position, _) => position,
             Point::Append(time) => at_or_end(log, log.seek(topic.id(), SeekTarget::Append(time))?),
-            Point::TimeMs(ms) => match rowtime_span(log, job, source, topic, ms, i64::MAX)? {
-                Some((first, _)) => first,
-                None => log.durable_end(),
-            },
+            Point::TimeMs(ms) => {
+                let rowtimes = SourceTimes::new(log, &job.plan.sources[source], topic)?;
+                rowtimes.first_at(ms)?.unwrap_or_else(|| log.durable_end())
+            }
             Point::Offset(_) => return Err(offsets_are_for_topics()),
         });
     }
@@ -160,48 +162,13 @@ pub(super) fn end(log: &Log, job: &Job, to: &Point) -> Result<(Position, Option<
         Point::TimeMs(ms) => {
             let mut end = Position(0);
             for (source, topic) in topics.iter().enumerate() {
-                if let Some((_, last)) = rowtime_span(log, job, source, topic, i64::MIN, *ms)? {
-                    end = end.max(last.plus(1));
-                }
+                let rowtimes = SourceTimes::new(log, &job.plan.sources[source], topic)?;
+                end = rowtimes.last_before(*ms)?.map_or(end, |last| end.max(last.plus(1)));
             }
             Ok((end, None))
         }
         Point::Offset(_) => Err(offsets_are_for_topics()),
     }
-}
-
-/// First and last position of the records of a source with `from_ms <= rowtime < to_ms`; records further ahead of their
-/// append time than `max-future` do not count. A scan of the topic.
-fn rowtime_span(
-    log: &Log,
-    job: &Job,
-    source: usize,
-    topic: &Topic,
-    from_ms: i64,
-    to_ms: i64,
-) -> Result<Option<(Position, Position)>> {
-    let plan = &job.plan.sources[source];
-    let Some(event_time) = &plan.event_time else {
-        return Err(Error::input(format!(
-            "table '{}' has no rowtime, so the job cannot start or end at a time",
-            plan.table
-        ))
-        .with_hint("declare WATERMARK FOR a column, or use append:T or position:N"));
-    };
-    let mut reader = log.reader(&[topic.id()], Position(0));
-    let rowtimes = Rowtimes::new(plan)?;
-    let mut span = None;
-    let end = log.durable_end();
-    while let Some(batch) = reader.next(end)? {
-        let beyond = batch.append_time.0.saturating_add(event_time.max_future_us).div_euclid(1000);
-        for (row, rowtime) in rowtimes.of(&batch)? {
-            if rowtime >= from_ms && rowtime < to_ms && rowtime <= beyond {
-                let at = batch.first_position.plus(u64::from(row));
-                span = Some((span.map_or(at, |(first, _)| first), at));
-            }
-        }
-    }
-    Ok(span)
 }
 
 /// The partition of an `offset:N` point, for reading a topic.

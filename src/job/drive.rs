@@ -8,7 +8,7 @@ use crate::types::{AppendTime, Position, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Job;
+use super::{Job, parts};
 
 /// Bytes handed to the engine at once, roughly.
 const STRIDE_BYTES: usize = 4 << 20;
@@ -45,6 +45,8 @@ pub(super) trait Sink {
 /// A job's engine over the log, at some position.
 pub(super) struct Drive<'a> {
     log: &'a Log,
+    /// Topic of each source.
+    topics: Vec<TopicId>,
     pub(super) engine: Engine,
     reader: Reader,
     /// Every source record before this position has been handed to the engine.
@@ -56,16 +58,6 @@ pub(super) struct Drive<'a> {
     clock: AppendTime,
     strict: bool,
     accept_loss: bool,
-}
-
-/// The rows of a batch from a position on.
-fn from_start(batch: &LogBatch, start: Position) -> Option<LogBatch> {
-    let skip = usize::try_from(start.0.saturating_sub(batch.first_position.0)).unwrap_or(usize::MAX);
-    match skip {
-        0 => Some(batch.clone()),
-        skip if skip < batch.len() => Some(batch.slice(skip, batch.len())),
-        _ => None,
-    }
 }
 
 /// How a run treats what it computes.
@@ -83,6 +75,7 @@ impl<'a> Drive<'a> {
         let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id()).collect();
         let partitions = topics.iter().map(|topic| topic.partitions()).collect();
         let starts: Vec<Position> = starts.iter().copied().map(Position).collect();
+        let first = starts.iter().copied().min().unwrap_or_default();
         let mut sources: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (source, id) in ids.iter().enumerate() {
             sources.entry(*id).or_default().push(source);
@@ -92,8 +85,9 @@ impl<'a> Drive<'a> {
         Ok(Drive {
             log,
             engine: Engine::new(Arc::clone(&job.plan), partitions, engine_options)?,
-            reader: log.reader(&ids, starts.iter().copied().min().unwrap_or_default()),
-            position: starts.iter().copied().min().unwrap_or_default(),
+            reader: parts::reader(log, &ids, &job.plan.sources, first),
+            topics: ids,
+            position: first,
             sources,
             starts,
             clock: AppendTime::MIN,
@@ -106,12 +100,8 @@ impl<'a> Drive<'a> {
         let mut stride = Vec::new();
         let mut bytes = 0;
         while bytes < STRIDE_BYTES || stride.is_empty() {
-            let batch = match self.reader.next(end) {
-                Ok(Some(batch)) => batch,
-                Ok(None) => {
-                    self.position = self.position.max(end);
-                    break;
-                }
+            let stretch = match self.reader.next_stretch(end) {
+                Ok(stretch) => stretch,
                 Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
                     self.reader.skip_damage();
                     continue;
@@ -121,14 +111,18 @@ impl<'a> Drive<'a> {
                 }
                 Err(e) => return Err(e),
             };
-            let Some(sources) = self.sources.get(&batch.topic) else {
-                return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
-            };
-            let offsets = batch.values.value_offsets();
-            bytes += (offsets[batch.len()] - offsets[0]).unsigned_abs() as usize + 16 * batch.len();
-            self.position = batch.first_position.plus(batch.len() as u64);
-            for source in sources {
-                stride.extend(from_start(&batch, self.starts[*source]).map(|batch| (*source, batch)));
+            self.position = self.position.max(self.reader.position());
+            if stretch.is_empty() {
+                break;
+            }
+            for batch in stretch {
+                let Some(sources) = self.sources.get(&batch.topic) else {
+                    return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
+                };
+                bytes += batch.byte_len();
+                for source in sources {
+                    stride.extend(batch.between(self.starts[*source], end).map(|batch| (*source, batch)));
+                }
             }
         }
         Ok(stride)
@@ -144,9 +138,13 @@ impl<'a> Drive<'a> {
     ) -> Result<()> {
         while !observer.should_stop() && !sink.is_done() {
             let stride = self.next_stride(end)?;
-            let Some((_, last)) = stride.last() else { return Ok(()) };
-            self.clock = self.clock.max(last.append_time);
-            self.engine.push(stride)?;
+            if stride.is_empty() {
+                return Ok(());
+            }
+            self.clock = stride.iter().fold(self.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
+            let (log, topics) = (self.log, &self.topics);
+            self.engine
+                .push_parts(stride, &mut |source, positions| parts::originals(log, topics[source], positions))?;
             self.hand_over(sink)?;
             observer.on_progress(self.position, run_end, &self.engine.counters());
         }

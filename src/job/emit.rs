@@ -185,7 +185,12 @@ impl<'a> Emitter<'a> {
         let topics = std::mem::take(&mut self.frame).into_iter().collect();
         self.frame_bytes = 0;
         let clock_floor = (self.progress.clock_us > i64::MIN).then_some(self.progress.clock());
-        self.in_flight.push_back(self.log.append(AppendBatch { topics, meta, clock_floor })?);
+        self.in_flight.push_back(self.log.append(AppendBatch {
+            topics,
+            meta,
+            clock_floor,
+            ..AppendBatch::default()
+        })?);
         while self.in_flight.len() > IN_FLIGHT_MAX {
             self.wait_oldest()?;
         }

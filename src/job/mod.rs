@@ -2,13 +2,17 @@
 //! All of them are one loop ([`drive`]) over one order; they differ in where they start, where they end and who takes the rows.
 
 mod bounds;
+mod declare;
 mod drive;
 mod emit;
+mod parts;
 mod record;
+mod rowtimes;
 mod run;
 mod verify;
 
 pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
+pub use declare::declare;
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
 pub use record::{Progress, RunRecord, StreamProgress};

@@ -4,11 +4,10 @@ use super::bounds::{self, Point};
 use super::drive::{Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
-use super::{Job, progress, runs};
+use super::{Job, declare, progress, runs};
 use crate::engine::{Counters, OutputStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
-use crate::sql;
 use crate::types::{AppendTime, Position};
 
 /// What is asked for.
@@ -105,7 +104,7 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
     // A run that goes on is not complete from here: said in the frame that changes its end, or a crash behind that frame would
     // leave the new end beside the old completeness.
     let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
-    let mut meta = schemas(log, job);
+    let mut meta = declare::news(log, job);
     meta.push(run_meta(job, Some(&asked))?);
     if let Some(progress) = &so_far {
         meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
@@ -211,18 +210,6 @@ fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord
         sources: topics.into_iter().map(|topic| topic.name().to_owned()).collect(),
     };
     Ok((record, end))
-}
-
-/// The columns of every topic that the job reads or writes, where the log does not know them yet.
-fn schemas(log: &Log, job: &Job) -> Vec<MetaRecord> {
-    let sources = job.plan.sources.iter().map(|source| (Some(source.topic.clone()), &source.declared));
-    let outputs = job.plan.outputs.iter().map(|output| (job.output_topic(output), &output.schema));
-    let described =
-        sources.chain(outputs).filter_map(|(topic, schema)| Some((topic?, sql::describe(schema).into_bytes())));
-    described
-        .filter(|(topic, columns)| log.meta(MetaSpace::Schema, topic).as_ref() != Some(columns))
-        .map(|(key, columns)| MetaRecord { space: MetaSpace::Schema, key, value: Some(columns) })
-        .collect()
 }
 
 fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {

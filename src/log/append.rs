@@ -1,14 +1,15 @@
 //! What goes into the log together, and what comes back once it is durable.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::catalog::{self, MetaRecord, MetaSpace};
+use crate::log::catalog::{self, MetaRecord};
+use crate::log::frame::Codec;
 use crate::log::frame::body::{self, Rows};
+use crate::log::frame::directory::ROWS_MAX;
 use crate::log::frame::header::FRAME_HEADER_LEN;
+use crate::log::producers::{ProducerId, Sequence};
 use crate::log::records::RecordColumns;
 use crate::log::topic::Topic;
 use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, Position, TopicId};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Records and metadata that enter the log together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,22 @@ pub struct AppendBatch {
     pub meta: Vec<MetaRecord>,
     /// A reading of the append clock that this batch depends on: after any restart the clock goes on at or after it.
     pub clock_floor: Option<AppendTime>,
+    /// Who numbered these records, and how: such a batch is in the log once, however often it is appended.
+    pub producer: Option<ProducerBatch>,
+    /// How the records are to be stored; `None`: as the log's options say. Batches that are merged into one frame share the
+    /// strongest that any of them asked for, topic by topic.
+    pub codec: Option<Codec>,
+}
+
+/// The numbers of a batch's records: each producer counts the records it sends to each partition, from 0, up to `i32::MAX` and
+/// then from 0 again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerBatch {
+    /// An id and epoch that [`Log::producer_id`](super::Log::producer_id) gave.
+    pub producer: ProducerId,
+    /// The number of the batch's first record in each partition that it has records for. Every record of the batch names its
+    /// partition, and a topic occurs once in it.
+    pub sequences: Vec<(TopicId, PartitionId, i32)>,
 }
 
 impl AppendBatch {
@@ -55,7 +72,7 @@ pub struct TopicAck {
     pub partitions: Vec<PartitionAck>,
 }
 
-/// The batch is durable.
+/// The batch is in the log, as [`Durability`](super::Durability) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
     /// Append time of all its records.
@@ -64,105 +81,24 @@ pub struct Ack {
     pub seq: FrameSeq,
     /// Where its records are, in the order of [`AppendBatch::topics`].
     pub topics: Vec<TopicAck>,
-    /// The position after the frame's last record.
+    /// The position after the frame's last record; for a repeat, after the batch's last record.
     pub end: Position,
+    /// True if a numbered batch was in the log already: everything here is of the first time.
+    pub repeat: bool,
 }
 
-/// How a group ended, for everybody who waits for it.
-enum Outcome {
-    Waiting,
-    Durable(Vec<Option<Ack>>),
-    Failed(ErrorKind, String),
-}
-
-/// Requests that become durable with one sync.
-struct Group {
-    outcome: Mutex<Outcome>,
-    changed: Condvar,
-}
-
-impl Group {
-    fn end(&self, outcome: Outcome) {
-        let mut now = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*now, Outcome::Waiting) {
-            *now = outcome;
-            self.changed.notify_all();
-        }
-    }
-}
-
-/// The duty to tell those who wait for a group how it ended. If it is dropped without, they are told that nobody knows.
-pub(crate) struct Waiters(Arc<Group>);
-
-impl Waiters {
-    pub fn new() -> Waiters {
-        Waiters(Arc::new(Group { outcome: Mutex::new(Outcome::Waiting), changed: Condvar::new() }))
-    }
-
-    pub fn add(&self, slot: usize) -> PendingAck {
-        PendingAck { group: self.0.clone(), slot }
-    }
-
-    pub fn durable(self, acks: Vec<Ack>) {
-        self.0.end(Outcome::Durable(acks.into_iter().map(Some).collect()));
-    }
-
-    pub fn failed(self, kind: ErrorKind, message: &str) {
-        self.0.end(Outcome::Failed(kind, message.to_owned()));
-    }
-}
-
-impl Drop for Waiters {
-    fn drop(&mut self) {
-        self.0.end(Outcome::Failed(ErrorKind::Unknown, "the log stopped before the write was answered".to_owned()));
-    }
-}
-
-/// A batch on its way. Dropping it does not take the batch back.
-pub struct PendingAck {
-    group: Arc<Group>,
-    slot: usize,
-}
-
-impl PendingAck {
-    fn take(&self, outcome: &mut Outcome) -> Option<Result<Ack>> {
-        match outcome {
-            Outcome::Waiting => None,
-            Outcome::Failed(kind, message) => Some(Err(Error::new(*kind, message.clone()))),
-            Outcome::Durable(acks) => {
-                let ack = acks.get_mut(self.slot).and_then(Option::take);
-                Some(ack.ok_or_else(|| Error::internal("an acknowledgement was asked for twice")))
-            }
-        }
-    }
-
-    /// Waits until the batch is durable.
-    ///
-    /// [`ErrorKind::Unknown`]: a write or sync failed after it was issued, the batch may or may not be in the log.
-    /// [`ErrorKind::Unavailable`]: it failed before, the batch is not in the log.
-    pub fn wait(self) -> Result<Ack> {
-        let mut outcome = self.group.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(result) = self.take(&mut outcome) {
-                return result;
-            }
-            outcome = self.group.changed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// The outcome if it is known already. To be called until it gives one, not after.
-    pub fn try_wait(&mut self) -> Option<Result<Ack>> {
-        let mut outcome = self.group.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(&mut outcome)
-    }
-}
+/// Rows by partition, ascending, none with 0.
+pub(crate) type Counts = Vec<(u32, u32)>;
 
 /// A checked batch with partitions chosen, ready to be merged into a frame.
 pub(crate) struct Request {
     /// In the order of the batch; rows may be empty.
     pub topics: Vec<(TopicId, Rows)>,
     /// Rows per partition, for each entry of `topics`.
-    pub counts: Vec<BTreeMap<u32, u32>>,
+    pub counts: Vec<Counts>,
+    /// Numbers of the first records, one for each entry of `counts`, in the same order; `None` for records without numbers.
+    pub producer: Option<(ProducerId, Vec<Sequence>)>,
+    pub codec: Option<Codec>,
     pub meta: Vec<MetaRecord>,
     pub meta_bytes: Vec<u8>,
     pub clock_floor: Option<AppendTime>,
@@ -181,20 +117,24 @@ impl Request {
         let mut request = Request {
             topics: Vec::with_capacity(batch.topics.len()),
             counts: Vec::with_capacity(batch.topics.len()),
+            producer: None,
+            codec: batch.codec,
             meta: Vec::new(),
             meta_bytes: Vec::new(),
             clock_floor: batch.clock_floor,
             bytes: FRAME_HEADER_LEN,
         };
+        let numbered = batch.producer.is_some();
         for (id, columns) in batch.topics {
-            request.add_rows(&topic_of(id)?, columns)?;
+            request.add_rows(&topic_of(id)?, columns, numbered)?;
+        }
+        if let Some(producer) = batch.producer {
+            request.number(&producer)?;
         }
         for record in batch.meta {
             catalog::check(&record)?;
-            if record.space == MetaSpace::Topic && !by_log {
-                return Err(Error::input(
-                    "metadata of topics is written by the log: use create_topic and delete_topic",
-                ));
+            if record.space.is_own() && !by_log {
+                return Err(Error::input(format!("metadata of kind {:?} is written by the log itself", record.space)));
             }
             catalog::encode(record.clone(), &mut request.meta_bytes);
             request.meta.push(record);
@@ -208,7 +148,12 @@ impl Request {
         Ok(request)
     }
 
-    fn add_rows(&mut self, topic: &Topic, columns: RecordColumns) -> Result<()> {
+    /// True if it holds records.
+    pub fn has_records(&self) -> bool {
+        self.counts.iter().any(|counts| !counts.is_empty())
+    }
+
+    fn add_rows(&mut self, topic: &Topic, columns: RecordColumns, numbered: bool) -> Result<()> {
         let rows = columns.len();
         let lens = [columns.partitions.len(), columns.keys.len(), columns.values.len(), columns.headers.len()];
         if lens.iter().any(|len| *len != rows) {
@@ -217,16 +162,70 @@ impl Request {
                 topic.name()
             )));
         }
-        let partitions = choose_partitions(topic, &columns)?;
-        let mut counts = BTreeMap::new();
-        for partition in &partitions {
-            *counts.entry(*partition).or_insert(0) += 1;
+        let all = rows + self.topics.iter().map(|(_, part)| part.partitions.len()).sum::<usize>();
+        if all > ROWS_MAX as usize {
+            let message = format!("an append of {all} records is more than the {ROWS_MAX} that one may have");
+            return Err(Error::input(message).with_hint("append in smaller batches"));
         }
+        if numbered && columns.partitions.contains(&None) {
+            let message = format!("a numbered batch for topic {} has records without a partition", topic.name());
+            return Err(Error::input(message).with_hint("choose the partition first: the numbers count by partition"));
+        }
+        let partitions = choose_partitions(topic, &columns)?;
+        let counts = count(&partitions, topic.partitions());
         self.bytes += body::bound(rows, columns.byte_len()) + 48 + counts.len() * 32;
         self.counts.push(counts);
         self.topics.push((topic.id(), Rows { partitions, columns }));
         Ok(())
     }
+
+    /// Checks that exactly the partitions with records have a number.
+    fn number(&mut self, batch: &ProducerBatch) -> Result<()> {
+        let mut given: Vec<Sequence> =
+            batch.sequences.iter().map(|(t, p, base)| Sequence::new(*t, *p, *base)).collect();
+        given.sort_unstable_by_key(|sequence| (sequence.topic, sequence.partition));
+        let mut wanted: Vec<Sequence> = Vec::with_capacity(given.len());
+        for ((topic, _), counts) in self.topics.iter().zip(&self.counts) {
+            for (partition, count) in counts {
+                let partition = PartitionId(*partition);
+                let found = given.binary_search_by_key(&(*topic, partition), |s| (s.topic, s.partition));
+                let base = found.ok().and_then(|place| given.get(place)).map(|sequence| sequence.base);
+                let base = base.filter(|base| *base >= 0).ok_or_else(|| {
+                    Error::input(format!("no sequence from 0 on is given for topic {topic} partition {partition}"))
+                })?;
+                wanted.push(Sequence { count: *count, ..Sequence::new(*topic, partition, base) });
+            }
+        }
+        let mut places: Vec<_> = wanted.iter().map(|sequence| (sequence.topic, sequence.partition)).collect();
+        places.sort_unstable();
+        if places.windows(2).any(|pair| pair[0] == pair[1]) || places.len() != given.len() {
+            let message =
+                "a numbered batch has each topic once and a sequence for exactly the partitions it has records for";
+            return Err(Error::input(message));
+        }
+        if !wanted.is_empty() {
+            self.producer = Some((batch.producer, wanted));
+        }
+        Ok(())
+    }
+}
+
+/// Rows of each partition of a topic that has `of` of them.
+fn count(partitions: &[u32], of: u32) -> Counts {
+    let Some(first) = partitions.first() else { return Vec::new() };
+    let rows = |len: usize| u32::try_from(len).expect("a request is capped far below 4 GiB");
+    if partitions.iter().all(|partition| partition == first) {
+        return vec![(*first, rows(partitions.len()))];
+    }
+    // Many rows: one pass over the rows and one over the partitions. Few: sorting touches less.
+    if partitions.len() * 8 >= of as usize {
+        let mut counts = vec![0; of as usize];
+        partitions.iter().for_each(|partition| counts[*partition as usize] += 1);
+        return (0..).zip(counts).filter(|(_, count)| *count > 0).collect();
+    }
+    let mut sorted = partitions.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|same| (same[0], rows(same.len()))).collect()
 }
 
 fn choose_partitions(topic: &Topic, columns: &RecordColumns) -> Result<Vec<u32>> {

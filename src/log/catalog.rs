@@ -5,9 +5,12 @@
 //! version (1 byte), space (1 byte), key (8-byte length, UTF-8), value (1 byte 0 or 1, then 8-byte length, bytes).
 
 mod memory;
+mod sealed;
 mod sled_view;
 
 pub use memory::MemoryView;
+pub use sealed::{SEALED_KEY, Sealed};
+pub(crate) use sealed::{lost, lost_record};
 pub use sled_view::SledView;
 
 use crate::codec::CodecError;
@@ -29,17 +32,43 @@ pub enum MetaSpace {
     Ingest,
     /// Offsets committed by consumers.
     Offset,
+    /// Where the journal begins. Written by the log itself, as are all that follow.
+    Journal,
+    /// Metadata snapshots, by name.
+    Snapshot,
+    /// History files, by number.
+    History,
+    /// Producers that number their records, by id.
+    Producer,
+    /// From where on a topic's records are kept, by topic.
+    Trim,
+    /// Losses that were accepted, by first position.
+    Loss,
+    /// What retention waits for.
+    Retention,
 }
 
 impl MetaSpace {
-    const ALL: [MetaSpace; 6] = [
+    pub(crate) const ALL: [MetaSpace; 13] = [
         MetaSpace::Topic,
         MetaSpace::Schema,
         MetaSpace::Run,
         MetaSpace::Progress,
         MetaSpace::Ingest,
         MetaSpace::Offset,
+        MetaSpace::Journal,
+        MetaSpace::Snapshot,
+        MetaSpace::History,
+        MetaSpace::Producer,
+        MetaSpace::Trim,
+        MetaSpace::Loss,
+        MetaSpace::Retention,
     ];
+
+    /// True for what only the log itself writes.
+    pub(crate) fn is_own(self) -> bool {
+        self == MetaSpace::Topic || self.number() >= MetaSpace::Journal.number()
+    }
 
     /// Its number on disk, from 1.
     pub(crate) fn number(self) -> u8 {
@@ -50,6 +79,13 @@ impl MetaSpace {
             MetaSpace::Progress => 4,
             MetaSpace::Ingest => 5,
             MetaSpace::Offset => 6,
+            MetaSpace::Journal => 7,
+            MetaSpace::Snapshot => 8,
+            MetaSpace::History => 9,
+            MetaSpace::Producer => 10,
+            MetaSpace::Trim => 11,
+            MetaSpace::Loss => 12,
+            MetaSpace::Retention => 13,
         }
     }
 
@@ -133,7 +169,7 @@ pub(crate) fn decode(mut section: &[u8]) -> Result<Vec<MetaRecord>, CodecError> 
 /// Which part of the journal a view has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Salt of the journal's first file: tells journals apart.
+    /// The log's id.
     pub journal: u64,
     /// The last frame applied.
     pub applied: FrameSeq,

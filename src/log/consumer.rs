@@ -1,6 +1,7 @@
 //! A consumer: reads a topic record by record and remembers per group how far it got.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::admin::{check_group, decode_offset, offset_key, offset_record};
 use crate::log::reader::Reader;
 use crate::log::records::{LogBatch, decode_headers};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace, Seek, SeekTarget, Topic};
@@ -65,6 +66,8 @@ pub struct Consumer {
     wanted: BTreeMap<u32, u64>,
     reader: Reader,
     batch: Option<(LogBatch, usize)>,
+    /// The next record of some partition was removed.
+    gone: bool,
 }
 
 impl Consumer {
@@ -72,9 +75,7 @@ impl Consumer {
     ///
     /// [`ErrorKind::Input`]: a group name is not empty and has no `/`.
     pub fn new(log: &Log, topic: &Topic, group: Option<&str>) -> Result<Consumer> {
-        if let Some(group) = group.filter(|group| group.is_empty() || group.contains('/') || group.len() > 249) {
-            return Err(Error::input(format!("{group:?} is not a group name: 1 to 249 characters without '/'")));
-        }
+        group.map_or(Ok(()), check_group)?;
         let mut consumer = Consumer {
             log: log.clone(),
             topic: topic.clone(),
@@ -83,10 +84,11 @@ impl Consumer {
             wanted: BTreeMap::new(),
             reader: log.reader(&[topic.id()], Position(0)),
             batch: None,
+            gone: false,
         };
-        for partition in 0..topic.partitions() {
+        for (partition, start) in (0..).zip(log.partition_starts(topic.id())?) {
             let committed = consumer.committed(PartitionId(partition))?;
-            consumer.wanted.insert(partition, committed.map_or(0, |offset| offset.0));
+            consumer.wanted.insert(partition, committed.unwrap_or(start).0);
         }
         consumer.restart_reader()?;
         Ok(consumer)
@@ -120,8 +122,15 @@ impl Consumer {
     pub fn seek(&mut self, to: SeekTarget) -> Result<Seek> {
         let found = self.log.seek(self.topic.id(), to)?;
         if let Seek::At(position) = found {
-            self.wanted.values_mut().for_each(|wanted| *wanted = 0);
-            self.reader = self.log.reader(&[self.topic.id()], position);
+            // Damage at this place is reported when it is read.
+            let cut = self.log.cut(self.topic.id(), SeekTarget::Position(position));
+            let offsets = match cut {
+                Err(error) if error.kind() == ErrorKind::Damage => self.log.partition_starts(self.topic.id())?,
+                cut => cut?.map(|cut| cut.offsets).unwrap_or_default(),
+            };
+            self.wanted = (0..).zip(offsets.iter().map(|offset| offset.0)).collect();
+            self.gone = false;
+            self.reader = self.reader_from(position);
             self.batch = None;
         }
         Ok(found)
@@ -130,30 +139,72 @@ impl Consumer {
     /// Starts reading at the first wanted record.
     fn restart_reader(&mut self) -> Result<()> {
         let mut from = self.log.durable_end();
+        self.gone = false;
         for partition in &self.partitions {
             let offset = Offset(self.wanted.get(partition).copied().unwrap_or_default());
             let to = SeekTarget::Offset { partition: PartitionId(*partition), offset };
-            if let Seek::At(position) = self.log.seek(self.topic.id(), to)? {
+            let found = match self.log.seek(self.topic.id(), to) {
+                Err(error) if error.kind() == ErrorKind::Gone => {
+                    // Polling says so: the caller may seek elsewhere first.
+                    self.gone = true;
+                    continue;
+                }
+                found => found?,
+            };
+            if let Seek::At(position) = found {
                 from = from.min(position);
             } else if self.log.partition_ends(self.topic.id())?.get(*partition as usize) > Some(&offset) {
                 // The record is lost: reading from the start meets the damage and reports it.
                 from = Position(0);
             }
         }
-        self.reader = self.log.reader(&[self.topic.id()], from);
+        self.reader = self.reader_from(from);
         self.batch = None;
         Ok(())
     }
 
+    /// The next batch of the reader. Records that were removed and not wanted are no error.
+    fn next_batch(&mut self) -> Result<Option<LogBatch>> {
+        match self.reader.next(self.log.durable_end()) {
+            Err(error) if error.kind() == ErrorKind::Gone => {
+                self.restart_reader()?;
+                self.check_gone()?;
+                self.reader.next(self.log.durable_end())
+            }
+            next => next,
+        }
+    }
+
+    /// An error if the next record of a partition was removed.
+    fn check_gone(&self) -> Result<()> {
+        for partition in self.partitions.iter().filter(|_| self.gone) {
+            let offset = Offset(self.wanted.get(partition).copied().unwrap_or_default());
+            self.log.seek(self.topic.id(), SeekTarget::Offset { partition: PartitionId(*partition), offset })?;
+        }
+        Ok(())
+    }
+
+    /// A reader of the partitions wanted.
+    fn reader_from(&self, position: Position) -> Reader {
+        let reader = self.log.reader(&[self.topic.id()], position);
+        if self.partitions.len() == self.topic.partitions() as usize {
+            return reader;
+        }
+        reader.with_partitions(self.topic.id(), self.partitions.iter().copied().map(PartitionId))
+    }
+
     /// The next records, at most `max`; none if there are none yet. [`ErrorKind::Damage`] as in [`Reader::next`].
+    /// [`ErrorKind::Gone`]: the next record of a partition was removed; the message says which is the first that is left, and
+    /// [`seek`](Self::seek) or [`seek_offset`](Self::seek_offset) go on.
     pub fn poll(&mut self, max: usize) -> Result<Vec<ConsumedRecord>> {
+        self.check_gone()?;
         let mut records = Vec::new();
         while records.len() < max {
             if self.batch.is_none() {
-                match self.reader.next(self.log.durable_end()) {
+                match self.next_batch() {
                     Ok(Some(batch)) => self.batch = Some((batch, 0)),
                     Ok(None) => break,
-                    // What was read before the damage is handed out first.
+                    // What was read before the error is handed out first.
                     Err(_) if !records.is_empty() => break,
                     Err(error) => return Err(error),
                 }
@@ -173,6 +224,35 @@ impl Consumer {
         Ok(records)
     }
 
+    /// As [`poll`](Self::poll), and waits up to `timeout_us` for the first record.
+    pub fn poll_wait(&mut self, max: usize, timeout_us: u64) -> Result<Vec<ConsumedRecord>> {
+        let clock = self.log.env().clock.clone();
+        let until_us = clock.monotonic_us().saturating_add(timeout_us);
+        loop {
+            let records = self.poll(max)?;
+            let left_us = until_us.saturating_sub(clock.monotonic_us());
+            if !records.is_empty() || max == 0 || left_us == 0 {
+                return Ok(records);
+            }
+            let end = self.reader.position();
+            if self.log.wait_beyond(end, left_us) <= end {
+                return Ok(records);
+            }
+        }
+    }
+
+    /// As [`poll`](Self::poll), for async code: waits until there is a record. Errors also as for
+    /// [`Log::wait_beyond_async`]. Nothing is lost if the future is dropped.
+    pub async fn poll_async(&mut self, max: usize) -> Result<Vec<ConsumedRecord>> {
+        loop {
+            let records = self.poll(max)?;
+            if !records.is_empty() || max == 0 {
+                return Ok(records);
+            }
+            self.log.wait_beyond_async(self.reader.position()).await?;
+        }
+    }
+
     /// Moves on behind damage that [`poll`](Self::poll) reported.
     pub fn skip_damage(&mut self) {
         self.reader.skip_damage();
@@ -184,10 +264,8 @@ impl Consumer {
             return Err(Error::input("a consumer without a group cannot commit"));
         };
         let changed = self.partitions.iter().filter_map(|partition| Some((*partition, *self.wanted.get(partition)?)));
-        let record = |(partition, next): (u32, u64)| MetaRecord {
-            space: MetaSpace::Offset,
-            key: key(group, &self.topic, PartitionId(partition)),
-            value: Some(next.to_le_bytes().to_vec()),
+        let record = |(partition, next): (u32, u64)| {
+            offset_record(group, self.topic.id(), PartitionId(partition), Some(Offset(next)))
         };
         let records: Vec<MetaRecord> = changed.map(record).collect();
         self.log.append_wait(AppendBatch::meta(records)).map(|_| ())
@@ -196,35 +274,22 @@ impl Consumer {
     /// The next offset of a partition for the group, if it has committed one.
     pub fn committed(&self, partition: PartitionId) -> Result<Option<Offset>> {
         let Some(group) = &self.group else { return Ok(None) };
-        let Some(bytes) = self.log.meta(MetaSpace::Offset, &key(group, &self.topic, partition)) else {
-            return Ok(None);
-        };
-        let next: [u8; 8] = bytes.try_into().map_err(|bytes: Vec<u8>| {
-            Error::damage(format!(
-                "the offset of group {group} for topic {} has {} bytes",
-                self.topic.name(),
-                bytes.len()
-            ))
-        })?;
-        Ok(Some(Offset(u64::from_le_bytes(next))))
+        let key = offset_key(group, self.topic.id(), partition);
+        self.log.meta(MetaSpace::Offset, &key).map(|value| decode_offset(&key, &value)).transpose()
     }
-}
-
-fn key(group: &str, topic: &Topic, partition: PartitionId) -> String {
-    format!("{group}/{}/{partition}", topic.id())
 }
 
 fn record_of(batch: &LogBatch, row: usize) -> Result<ConsumedRecord> {
     let bytes = |column: &BinaryArray| (!column.is_null(row)).then(|| column.value(row).to_vec());
     let at = |column: &[u64]| column.get(row).copied().unwrap_or_default();
     let headers = decode_headers(batch.headers.value(row)).map_err(|cause| {
-        Error::damage(format!("headers of the record at position {}: {cause}", batch.first_position.0 + row as u64))
+        Error::damage(format!("headers of the record at position {}: {cause}", at(&batch.positions)))
     })?;
     Ok(ConsumedRecord {
         partition: PartitionId(batch.partitions.get(row).copied().unwrap_or_default()),
         offset: Offset(at(&batch.offsets)),
-        position: batch.first_position.plus(row as u64),
-        append_time: batch.append_time,
+        position: Position(at(&batch.positions)),
+        append_time: AppendTime(batch.append_times.get(row).copied().unwrap_or_default()),
         timestamp_ms: (!batch.timestamps.is_null(row)).then(|| batch.timestamps.value(row)),
         key: bytes(&batch.keys),
         value: bytes(&batch.values),

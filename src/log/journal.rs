@@ -4,9 +4,12 @@
 //! files only pay once sealed ones are recycled. Zeros behind the last frame are an end like the end of the file, so
 //! pre-written files need no change of the format.
 
-use crate::env::{DiskFile, Env, Mapped, OpenMode, replace_file};
+use crate::env::{DiskFile, Env, Mapped, OpenMode, replace_file, replace_file_unsynced};
 use crate::error::{Error, Result};
+use crate::log::frame::footer::{FooterFrame, TRAILER_LEN, Trailer};
 use crate::log::frame::header::FileHeader;
+use crate::log::mutant::Mutant;
+use crate::log::options::LogOptions;
 use arrow::buffer::{Buffer, MutableBuffer};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +27,21 @@ pub(crate) fn file_number(name: &str) -> Option<u64> {
     (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
+/// Where the checksums of a new file start.
+pub(crate) fn new_salt(env: &Env, options: &LogOptions) -> u64 {
+    if options.has(Mutant::NoSalt) { 0 } else { env.random.next_u64() }
+}
+
 /// Creates a file durably: it has its name only once its header is on disk.
-pub(crate) fn create_file(env: &Env, dir: &Path, header: &FileHeader) -> Result<Arc<JournalFile>> {
+pub(crate) fn create_file(
+    env: &Env,
+    dir: &Path,
+    header: &FileHeader,
+    options: &LogOptions,
+) -> Result<Arc<JournalFile>> {
     let path = dir.join(file_name(header.number));
-    replace_file(&*env.disk, &path, &header.encode()).map_err(|cause| Error::io("creating", &path, cause))?;
+    let create = if options.has(Mutant::NoFolderSync) { replace_file_unsynced } else { replace_file };
+    create(&*env.disk, &path, &header.encode()).map_err(|cause| Error::io("creating", &path, cause))?;
     JournalFile::open_active(env, path, header)
 }
 
@@ -43,7 +57,7 @@ enum Access {
 pub(crate) struct JournalFile {
     env: Env,
     path: PathBuf,
-    salt: u64,
+    header: FileHeader,
     access: Mutex<Access>,
 }
 
@@ -69,17 +83,12 @@ impl JournalFile {
     /// The newest file.
     pub fn open_active(env: &Env, path: PathBuf, header: &FileHeader) -> Result<Arc<JournalFile>> {
         let file = env.disk.open(&path, OpenMode::ReadWrite).map_err(|cause| Error::io("opening", &path, cause))?;
-        Ok(Arc::new(JournalFile {
-            env: env.clone(),
-            path,
-            salt: header.salt,
-            access: Mutex::new(Access::Active(file)),
-        }))
+        Ok(Arc::new(JournalFile { env: env.clone(), path, header: *header, access: Mutex::new(Access::Active(file)) }))
     }
 
     /// A file that is never written again.
     pub fn sealed(env: &Env, path: PathBuf, header: &FileHeader) -> Arc<JournalFile> {
-        Arc::new(JournalFile { env: env.clone(), path, salt: header.salt, access: Mutex::new(Access::Sealed) })
+        Arc::new(JournalFile { env: env.clone(), path, header: *header, access: Mutex::new(Access::Sealed) })
     }
 
     /// From now on it is not written.
@@ -94,8 +103,18 @@ impl JournalFile {
         &self.path
     }
 
+    /// Its place among the journal's files.
+    pub fn number(&self) -> u64 {
+        self.header.number
+    }
+
     pub fn salt(&self) -> u64 {
-        self.salt
+        self.header.salt
+    }
+
+    /// What it began with.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
     }
 
     /// The newest file's handle.
@@ -128,7 +147,7 @@ impl JournalFile {
         };
         let inside = |ahead: &ReadAhead| {
             let skip = usize::try_from(at.checked_sub(ahead.at)?).ok()?;
-            let fits = ahead.file == self.salt && skip.checked_add(len)? <= ahead.bytes.len();
+            let fits = ahead.file == self.header.salt && skip.checked_add(len)? <= ahead.bytes.len();
             fits.then(|| ahead.bytes.slice_with_length(skip, len))
         };
         if let Some(found) = inside(ahead) {
@@ -140,9 +159,37 @@ impl JournalFile {
         let filled = read_up_to(&*file, at, buffer.as_slice_mut());
         let filled = filled.map_err(|cause| Error::io("reading", &self.path, cause))?;
         buffer.truncate(filled);
-        *ahead = ReadAhead { file: self.salt, at, bytes: buffer.into() };
+        *ahead = ReadAhead { file: self.header.salt, at, bytes: buffer.into() };
         Ok(ahead.bytes.slice_with_length(0, len.min(ahead.bytes.len())))
     }
+}
+
+/// Bytes read from the end of a file at once: the whole footer, unless its frames are tiny.
+const FOOTER_READ: u64 = 64 << 10;
+
+/// The footer of a file of `len` bytes; `None` if there is none that is intact.
+pub(crate) fn read_footer(
+    file: &dyn DiskFile,
+    len: u64,
+    header: &FileHeader,
+) -> std::io::Result<Option<(Trailer, Vec<FooterFrame>)>> {
+    let mut end = vec![0; usize::try_from(len.min(FOOTER_READ)).unwrap_or_default()];
+    let from = len - end.len() as u64;
+    let filled = read_up_to(file, from, &mut end)?;
+    end.truncate(filled);
+    let trailer_at = end.len().saturating_sub(TRAILER_LEN);
+    let Ok(trailer) = Trailer::decode(end.get(trailer_at..).unwrap_or_default(), header.salt, len) else {
+        return Ok(None);
+    };
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    if let Some(skip) = trailer.frames_end.checked_sub(from) {
+        let section = end.get(place(skip)..trailer_at).unwrap_or_default();
+        return Ok(trailer.frames(section, header).ok().map(|frames| (trailer, frames)));
+    }
+    let mut section = vec![0; place(len - TRAILER_LEN as u64 - trailer.frames_end)];
+    let filled = read_up_to(file, trailer.frames_end, &mut section)?;
+    section.truncate(filled);
+    Ok(trailer.frames(&section, header).ok().map(|frames| (trailer, frames)))
 }
 
 /// Fills `buf` from `at` as far as the file goes.

@@ -1,50 +1,80 @@
 //! The log: one journal shared by all topics and partitions, one order, one writer.
 //!
-//! [`Log`] is the facade. Below it: [`frame`] is the format; `journal` the files; `shared` what the threads share; `writer` the
-//! way in (encoder and writer threads); `scan`, `recovery` and `open` the way back after a crash (facts, decisions, acts);
-//! `index`, [`Reader`] and `seek` the way out; [`catalog`] the metadata.
+//! [`Log`] is the facade. Below it: [`frame`] is the format; `journal` the files; `shared` what the threads share; `encoder` and `writer`
+//! the way in, a thread each; `producers` who sent what, so that nothing is in twice; `space` room on the disk; `reopen` the way on after a failed sync; `scan`, `recovery` and `open` the way back after a crash (facts, decisions, acts);
+//! `index`, [`Reader`] and `seek` the way out; [`catalog`] the metadata; `keeper` what goes on in the background.
 
+mod admin;
 mod append;
 pub mod catalog;
+pub mod columns;
 mod consumer;
+mod encoder;
 pub mod frame;
+pub mod history;
 mod index;
 pub mod inspect;
 mod journal;
+mod keeper;
+mod mutant;
 mod open;
 mod options;
+mod pending;
+mod pieces;
 mod producer;
+mod producers;
+mod range;
 mod reader;
 pub mod records;
 mod recovery;
+mod reopen;
+mod repair;
+mod repeat;
 mod report;
+mod retention;
 mod scan;
+mod scrub;
 mod seek;
 mod shared;
+mod snapshot;
+mod space;
 pub mod topic;
+mod trim;
+mod waiting;
 mod writer;
 
-pub use append::{Ack, AppendBatch, PartitionAck, PendingAck, TopicAck};
+pub use admin::GroupOffset;
+pub use append::{Ack, AppendBatch, PartitionAck, ProducerBatch, TopicAck};
 pub use catalog::{MetaRecord, MetaSpace};
 pub use consumer::{ConsumedRecord, Consumer};
 pub use frame::Codec;
-pub use options::{LogOptions, ViewKind};
-pub use producer::{Producer, ProducerOptions};
+pub use history::{RebuildProgress, SealingStatus, TimeStretch};
+#[doc(hidden)]
+pub use mutant::Mutant;
+pub use options::{Durability, LogOptions, ProducerLimits, ViewKind};
+pub use pending::PendingAck;
+pub use producer::{PartitionFn, Partitioner, Producer, ProducerOptions};
+pub use producers::{ProducerId, ProducerInfo};
+pub use range::{RangeBatch, RangeReader};
 pub use reader::Reader;
 pub use report::{Damage, DamageKind, LostOffsets, RecoveryReport, TornTail};
-pub use seek::{Seek, SeekRange, SeekTarget};
-pub use topic::{Topic, TopicConfig};
+pub use retention::ClockHold;
+pub use scrub::ScrubStatus;
+pub use seek::{Cut, Seek, SeekRange, SeekTarget};
+pub use topic::{Topic, TopicChange, TopicConfig};
+pub use trim::Trim;
 
 use crate::env::{Env, LockError, LockGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Counter;
 use crate::time::append_clock::AppendClock;
-use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, Position, TopicId};
+use crate::types::{AppendTime, Offset, PartitionId, Position, TopicId};
+use encoder::Encoder;
 use shared::{Queue, Shared, State};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use writer::{Encoder, Writer};
+use writer::Writer;
 
 /// What the append clock says: every record from `position` on has an append time of at least `append_time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,19 +122,27 @@ impl Log {
     pub fn open(env: &Env, dir: &Path, options: LogOptions) -> Result<Log> {
         options.check()?;
         crate::env::create_dir_durably(&*env.disk, dir).map_err(|cause| Error::io("creating", dir, cause))?;
+        let space = space::Space::new(env, dir, options.disk_floor_bytes, options.ballast_bytes)?;
         let lock = take_lock(env, dir)?;
         let opened = open::open(env, dir, &options)?;
         let newest = opened.index.last_file().ok_or_else(|| Error::internal("a log without files"))?;
         let go_on = opened.place.go_on;
+        let floor = if options.has(Mutant::NoClockFloor) { AppendTime::MIN } else { go_on.clock };
         let state = State {
-            clock: AppendClock::new(go_on.clock, env.clock.monotonic_us()),
+            clock: AppendClock::new(floor, env.clock.monotonic_us()),
             in_flight: std::collections::VecDeque::new(),
             durable_end: go_on.position,
+            place: opened.place,
+            producers: opened.producers,
+            wakers: Vec::new(),
             ends: opened.ends,
             view: opened.view,
         };
+        let snapshots = snapshot::task::Progress::new(opened.place.log_id, &*state.view, &opened.index);
         let shared = Arc::new(Shared {
             env: env.clone(),
+            space,
+            data: dir.to_owned(),
             journal: dir.join(open::JOURNAL_DIR),
             options,
             queue: Mutex::new(Queue::default()),
@@ -116,9 +154,15 @@ impl Log {
             index: RwLock::new(opened.index),
             topics: RwLock::new(opened.topics),
             syncs: Counter::new(),
+            for_keeper: Condvar::new(),
+            trimming: Mutex::new(()),
+            learned: Mutex::default(),
+            clocks: Mutex::default(),
+            sealer: opened.sealer,
+            troubles: Mutex::new(Vec::new()),
+            snapshots: Mutex::new(snapshots),
+            scrub: Mutex::new(scrub::Scrub::new(env.clock.monotonic_us())),
         });
-        let encoder = Encoder::new(shared.clone(), opened.place);
-        let writer = Writer::new(shared.clone(), newest, FrameSeq(go_on.seq.0 - 1))?;
         let log = Log {
             inner: Arc::new(Inner {
                 shared,
@@ -128,14 +172,59 @@ impl Log {
                 lock: Mutex::new(Some(lock)),
             }),
         };
-        log.inner.start("log-writer", move || writer.run())?;
-        log.inner.start("log-encoder", move || encoder.run())?;
+        log.inner.start_all(newest, opened.footer, opened.place)?;
         Ok(log)
     }
 
     /// What opening found and did.
     pub fn report(&self) -> &RecoveryReport {
         &self.inner.report
+    }
+
+    /// Does what the log's background thread would do now, until there is nothing left to do. For a log opened without one.
+    pub fn keep(&self) -> Result<()> {
+        keeper::keep(&self.inner.shared)
+    }
+
+    /// Reads everything and gives all damage that was not accepted as lost; see [`accept_loss`](Self::accept_loss).
+    pub fn find_damage(&self) -> Result<Vec<Damage>> {
+        repair::find(&self.inner.shared, &self.inner.report.damage)
+    }
+
+    /// Gives up what is damaged: reads everything, writes one frame that names all damage found, and gives it. Readers pass
+    /// it from then on without an error. Nothing is deleted.
+    pub fn accept_loss(&self) -> Result<Vec<Damage>> {
+        let damage = self.find_damage()?;
+        repair::accept(&self.inner.shared, &damage)?;
+        Ok(damage)
+    }
+
+    /// How far checking the sealed journal files in the background is.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.inner.shared.scrub.lock().unwrap_or_else(PoisonError::into_inner).status.clone()
+    }
+
+    /// What went wrong in the background since the last call: the log goes on, the user should know.
+    pub fn take_troubles(&self) -> Vec<String> {
+        std::mem::take(&mut *self.inner.shared.troubles.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How far sealing is: what is not in history yet, and how long appends were slowed for it.
+    pub fn sealing_status(&self) -> SealingStatus {
+        let files = |index: &index::Index| {
+            let files = index.history.files();
+            files.fold((0, 0), |(files, bytes), entry| (files + 1, bytes + entry.record().bytes))
+        };
+        let (history_files, history_bytes) = self.inner.shared.index(files);
+        SealingStatus { history_files, history_bytes, ..self.inner.shared.sealer.status() }
+    }
+
+    /// Writes the history files of a topic again whose decoded columns are not those that are declared for it now; the bytes of
+    /// the values are what columns are made of and stay as they are. Can be interrupted: what was done stays done.
+    ///
+    /// [`ErrorKind::Damage`]: files that cannot be read as a whole were left as they are, all others were rebuilt.
+    pub fn rebuild_topic(&self, topic: TopicId, mut progress: impl FnMut(RebuildProgress)) -> Result<()> {
+        history::rewrite::rebuild(&self.inner.shared, topic, &mut progress)
     }
 
     /// The surroundings the log was opened with.
@@ -163,8 +252,34 @@ impl Log {
     /// Deletes a topic. Its records can no longer be reached; a new topic of that name starts empty.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         let _one = self.inner.naming.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = self.inner.shared.topics(|topics| topics.deletion(name))?;
-        self.inner.shared.append(AppendBatch::meta(vec![record]), true)?.wait().map(|_| ())
+        let records = self.inner.shared.topics(|topics| topics.deletion(name))?;
+        self.inner.shared.append(AppendBatch::meta(records), true)?.wait().map(|_| ())
+    }
+
+    /// Changes settings of a topic; the topic as it is then. [`ErrorKind::NotFound`]; [`ErrorKind::Input`] if a setting makes no
+    /// sense.
+    pub fn alter_topic(&self, name: &str, changes: &[TopicChange]) -> Result<Topic> {
+        let _one = self.inner.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.inner.shared.topics(|topics| topics.alteration(name, changes))?;
+        self.inner.shared.append(AppendBatch::meta(vec![record]), true)?.wait()?;
+        self.topic(name)
+    }
+
+    /// Removes a topic's records before a position, at once and durably; a position beyond the end is the end. `None` if there
+    /// were none. Batches that a reader has in hand stay; a reader whose next record is gone gets [`ErrorKind::Gone`].
+    pub fn trim(&self, topic: TopicId, before: Position) -> Result<Option<Trim>> {
+        let trims = trim::trim(&self.inner.shared, &[(topic, before)])?;
+        Ok(trims.into_iter().next().map(|(_, trim)| trim))
+    }
+
+    /// Why retention waits, if the wall clock has jumped and nobody has confirmed it since.
+    pub fn clock_hold(&self) -> Result<Option<ClockHold>> {
+        retention::held(&self.inner.shared)
+    }
+
+    /// Says that the wall clock is right, after it has jumped: retention goes on.
+    pub fn confirm_clock(&self) -> Result<()> {
+        retention::confirm(&self.inner.shared)
     }
 
     /// The topic of this name; [`ErrorKind::NotFound`].
@@ -188,6 +303,14 @@ impl Log {
         let state = self.inner.shared.state();
         let end = |partition| state.ends.get(&(id, PartitionId(partition))).copied().unwrap_or_default();
         Ok((0..topic.partitions()).map(end).collect())
+    }
+
+    /// The first offset that is left in each partition.
+    pub fn partition_starts(&self, id: TopicId) -> Result<Vec<Offset>> {
+        let (topic, trim) =
+            self.inner.shared.topics(|topics| topics.by_id(id).map(|topic| (topic, topics.trim_of(id))))?;
+        let first = |partition| trim.as_ref().map_or(Offset(0), |trim| trim.first_offset(PartitionId(partition)));
+        Ok((0..topic.partitions()).map(first).collect())
     }
 
     /// Queues a batch; blocks while the queue is full. Batches queued one after the other by one thread keep their order within
@@ -236,7 +359,13 @@ impl Log {
         Reader::new(self.inner.shared.clone(), topics, from)
     }
 
-    /// Finds the place to read a topic from.
+    /// What is known of the times that a topic's history holds in a declared column (its place in `columns.declared`), stretch
+    /// by stretch in order of position. Records behind the last stretch are in the journal.
+    pub fn time_stretches(&self, topic: TopicId, columns: &records::ValueColumns, declared: usize) -> Vec<TimeStretch> {
+        history::stretches(&self.inner.shared, topic, columns, declared)
+    }
+
+    /// Finds the place to read a topic from. [`ErrorKind::Gone`]: that record was removed.
     pub fn seek(&self, topic: TopicId, to: SeekTarget) -> Result<Seek> {
         seek::seek(&self.inner.shared, &self.topic_by_id(topic)?, to)
     }
@@ -244,6 +373,23 @@ impl Log {
     /// The smallest span that holds every record of a topic with `from_ms <= timestamp < to_ms`.
     pub fn seek_range(&self, topic: TopicId, from_ms: i64, to_ms: i64) -> Result<SeekRange> {
         seek::seek_range(&self.inner.shared, &self.topic_by_id(topic)?, from_ms, to_ms)
+    }
+
+    /// Reads exactly the records of a topic with `from_ms <= timestamp < to_ms`.
+    pub fn read_range(&self, topic: TopicId, from_ms: i64, to_ms: i64) -> Result<RangeReader> {
+        Ok(RangeReader::new(&self.inner.shared, &self.topic_by_id(topic)?, from_ms, to_ms))
+    }
+
+    /// One offset for each partition of a topic, all at the place that a seek finds; `None` if there is no such record.
+    pub fn cut(&self, topic: TopicId, to: SeekTarget) -> Result<Option<Cut>> {
+        seek::cut(&self.inner.shared, &self.topic_by_id(topic)?, to)
+    }
+
+    /// For each partition of a topic the smallest offset from which on no record has a timestamp below `before_ms`; records
+    /// beyond append time + `max_future` and records without a timestamp do not count. Reading each partition from
+    /// [`cut`](Log::cut) at `TimestampMs(t)` up to here gives every record with `t <= timestamp < before_ms`.
+    pub fn partition_ends_before(&self, topic: TopicId, before_ms: i64) -> Result<Vec<Offset>> {
+        seek::ends_before(&self.inner.shared, &self.topic_by_id(topic)?, before_ms)
     }
 
     /// The current value of a metadata key.
@@ -269,6 +415,24 @@ impl Log {
 }
 
 impl Inner {
+    /// Starts the threads of a log that goes on at `place` in its newest file.
+    fn start_all(
+        &self,
+        newest: Arc<journal::JournalFile>,
+        footer: frame::footer::FooterBuilder,
+        place: encoder::Place,
+    ) -> Result<()> {
+        let writer = Writer::new(self.shared.clone(), newest, footer, place)?;
+        let encoder = Encoder::new(self.shared.clone(), place);
+        self.start("log-writer", move || writer.run())?;
+        self.start("log-encoder", move || encoder.run())?;
+        if self.shared.options.background {
+            let shared = self.shared.clone();
+            self.start("log-keeper", move || keeper::run(&shared))?;
+        }
+        Ok(())
+    }
+
     fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = crate::env::thread::spawn(name, work)
             .map_err(|cause| Error::new(ErrorKind::Unavailable, format!("starting a thread of the log: {cause}")))?;
@@ -276,15 +440,25 @@ impl Inner {
         Ok(())
     }
 
-    fn stop(&self) {
-        self.shared.queue().closing = true;
-        self.shared.wake_all();
+    /// The data folder.
+    fn dir(&self) -> &Path {
+        self.shared.journal.parent().unwrap_or(&self.shared.journal)
+    }
+
+    /// Waits until the threads are done.
+    fn join(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 self.shared.fail("a thread of the log panicked: this is a bug");
             }
         }
+    }
+
+    fn stop(&self) {
+        self.shared.queue().closing = true;
+        self.shared.wake_all();
+        self.join();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -1,8 +1,15 @@
 //! Records in columns, on their way into the log and out of it.
 
 use crate::codec::{CodecError, Reader, put_block, put_varint};
+use crate::error::{Error, Result};
+use crate::format::FormatSpec;
 use crate::types::{AppendTime, PartitionId, Position, TopicId};
-use arrow::array::{Array, BinaryArray, Int64Array};
+use arrow::array::{Array, AsArray as _, BinaryArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::buffer::ScalarBuffer;
+use arrow::compute::{concat, take, take_record_batch};
+use arrow::datatypes::{ArrowNativeType, SchemaRef};
+use arrow::error::ArrowError;
+use std::sync::Arc;
 
 /// Where a record goes within its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,20 +36,58 @@ pub struct Record<'a> {
     pub headers: &'a [Header<'a>],
 }
 
-/// Records of one topic in log order, as read from one frame: at most one frame's worth, never empty.
-/// Row `i` has position `first_position + i`.
+/// How the values of a topic become columns: a format, the declared columns, and which of them are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueColumns {
+    /// The format and its options.
+    pub format: FormatSpec,
+    /// All columns of a value.
+    pub declared: SchemaRef,
+    /// Places in `declared` of the columns that are used, ascending.
+    pub used: Vec<usize>,
+}
+
+/// Which parts of a topic's records a reader needs. Parts that are not needed may be null in what it gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Projection {
+    /// Keys.
+    pub keys: bool,
+    /// Values as bytes.
+    pub values: bool,
+    /// Headers.
+    pub headers: bool,
+    /// Values as columns: where sealed records have them decoded in exactly this way, [`LogBatch::decoded`] holds them, and
+    /// values need not be read; everywhere else values come as bytes.
+    pub columns: Option<Arc<ValueColumns>>,
+}
+
+impl Projection {
+    /// Everything, as bytes.
+    pub const ALL: Projection = Projection { keys: true, values: true, headers: true, columns: None };
+}
+
+/// Values that were decoded when their records were sealed.
+#[derive(Debug, Clone)]
+pub struct DecodedValues {
+    /// The columns asked for, in order, one row for each row of the log batch; null in rows that did not decode.
+    pub columns: RecordBatch,
+    /// Rows that did not decode, ascending: the batch's values hold their bytes.
+    pub undecoded: Vec<u32>,
+}
+
+/// Records of one topic in log order, never empty.
 #[derive(Debug, Clone)]
 pub struct LogBatch {
     /// The topic.
     pub topic: TopicId,
-    /// Position of row 0; the rows are consecutive.
-    pub first_position: Position,
-    /// Append time of all rows.
-    pub append_time: AppendTime,
+    /// Position of each row, rising.
+    pub positions: ScalarBuffer<u64>,
+    /// Append time of each row in us, never falling.
+    pub append_times: ScalarBuffer<i64>,
     /// Partition of each row.
-    pub partitions: Vec<u32>,
+    pub partitions: ScalarBuffer<u32>,
     /// Offset of each row within its partition.
-    pub offsets: Vec<u64>,
+    pub offsets: ScalarBuffer<u64>,
     /// Timestamp in ms of each row, nullable.
     pub timestamps: Int64Array,
     /// Keys, nullable.
@@ -51,12 +96,37 @@ pub struct LogBatch {
     pub values: BinaryArray,
     /// Headers of each row in the form of [`encode_headers`]; empty bytes for a row without headers.
     pub headers: BinaryArray,
+    /// Values as columns, if the reader asked for them and these records have them.
+    pub decoded: Option<DecodedValues>,
 }
 
 impl LogBatch {
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.offsets.len()
+    }
+
+    /// Bytes of values and decoded columns, and a few for the rest of each row: what it takes to hold it, roughly.
+    pub fn byte_len(&self) -> usize {
+        let offsets = self.values.value_offsets();
+        let values = offsets.last().zip(offsets.first()).map_or(0, |(last, first)| last - first);
+        let decoded = self.decoded.as_ref().map_or(0, |decoded| decoded.columns.num_columns());
+        values.unsigned_abs() as usize + (16 + 8 * decoded) * self.len()
+    }
+
+    /// Position of the first row.
+    pub fn first_position(&self) -> Position {
+        Position(self.positions.first().copied().unwrap_or_default())
+    }
+
+    /// The position after the last row.
+    pub fn end(&self) -> Position {
+        Position(self.positions.last().map_or(0, |last| last + 1))
+    }
+
+    /// Append time of the last row.
+    pub fn last_append_time(&self) -> AppendTime {
+        self.append_times.last().map_or(AppendTime::MIN, |last| AppendTime(*last))
     }
 
     /// True without rows; readers never hand out such a batch.
@@ -73,18 +143,99 @@ impl LogBatch {
     #[must_use]
     pub fn slice(&self, from: usize, to: usize) -> LogBatch {
         let len = to - from;
+        let inside = |row: &u32| (from..to).contains(&(*row as usize));
+        let decoded = self.decoded.as_ref().map(|decoded| DecodedValues {
+            columns: decoded.columns.slice(from, len),
+            undecoded: decoded.undecoded.iter().copied().filter(inside).map(|row| row - from as u32).collect(),
+        });
         LogBatch {
             topic: self.topic,
-            first_position: self.first_position.plus(from as u64),
-            append_time: self.append_time,
-            partitions: self.partitions[from..to].to_vec(),
-            offsets: self.offsets[from..to].to_vec(),
+            positions: self.positions.slice(from, len),
+            append_times: self.append_times.slice(from, len),
+            partitions: self.partitions.slice(from, len),
+            offsets: self.offsets.slice(from, len),
             timestamps: self.timestamps.slice(from, len),
             keys: self.keys.slice(from, len),
             values: self.values.slice(from, len),
             headers: self.headers.slice(from, len),
+            decoded,
         }
     }
+
+    /// These rows, copied.
+    pub(crate) fn take(&self, rows: &[u32]) -> Result<LogBatch> {
+        let places = UInt32Array::from(rows.to_vec());
+        let column = |array: &dyn Array| take(array, &places, None).map_err(cut_error);
+        let decoded = self.decoded.as_ref().map(|decoded| -> Result<DecodedValues> {
+            let undecoded = |(_, row): &(u32, &u32)| decoded.undecoded.binary_search(row).is_ok();
+            Ok(DecodedValues {
+                columns: take_record_batch(&decoded.columns, &places).map_err(cut_error)?,
+                undecoded: (0..).zip(rows).filter(undecoded).map(|(place, _)| place).collect(),
+            })
+        });
+        Ok(LogBatch {
+            topic: self.topic,
+            positions: pick(&self.positions, rows),
+            append_times: pick(&self.append_times, rows),
+            partitions: pick(&self.partitions, rows),
+            offsets: pick(&self.offsets, rows),
+            timestamps: column(&self.timestamps)?.as_primitive().clone(),
+            keys: column(&self.keys)?.as_binary().clone(),
+            values: column(&self.values)?.as_binary().clone(),
+            headers: column(&self.headers)?.as_binary().clone(),
+            decoded: decoded.transpose()?,
+        })
+    }
+
+    /// Batches of one topic, none of them decoded, one behind the other; `None` if there are none.
+    pub(crate) fn concat(batches: Vec<LogBatch>) -> Result<Option<LogBatch>> {
+        let Some(first) = batches.first() else { return Ok(None) };
+        if batches.len() == 1 {
+            return Ok(batches.into_iter().next());
+        }
+        let column = |column: fn(&LogBatch) -> &dyn Array| {
+            concat(&batches.iter().map(column).collect::<Vec<_>>()).map_err(cut_error)
+        };
+        Ok(Some(LogBatch {
+            topic: first.topic,
+            positions: batches.iter().flat_map(|batch| batch.positions.iter().copied()).collect(),
+            append_times: batches.iter().flat_map(|batch| batch.append_times.iter().copied()).collect(),
+            partitions: batches.iter().flat_map(|batch| batch.partitions.iter().copied()).collect(),
+            offsets: batches.iter().flat_map(|batch| batch.offsets.iter().copied()).collect(),
+            timestamps: column(|batch| &batch.timestamps)?.as_primitive().clone(),
+            keys: column(|batch| &batch.keys)?.as_binary().clone(),
+            values: column(|batch| &batch.values)?.as_binary().clone(),
+            headers: column(|batch| &batch.headers)?.as_binary().clone(),
+            decoded: None,
+        }))
+    }
+
+    /// Bytes of memory that it takes if it shares none of them.
+    pub(crate) fn memory(&self) -> usize {
+        let arrays: [&dyn Array; 4] = [&self.timestamps, &self.keys, &self.values, &self.headers];
+        let arrays: usize = arrays.iter().map(|array| array.get_array_memory_size()).sum();
+        let decoded = self.decoded.as_ref().map_or(0, |decoded| decoded.columns.get_array_memory_size());
+        28 * self.len() + arrays + decoded
+    }
+
+    /// The rows with a position of at least `from` and below `to`, sharing the bytes; `None` if there are none.
+    pub fn between(&self, from: Position, to: Position) -> Option<LogBatch> {
+        let first = self.positions.partition_point(|position| *position < from.0);
+        let end = self.positions.partition_point(|position| *position < to.0);
+        match (first, end) {
+            (0, end) if end == self.len() => Some(self.clone()),
+            (first, end) if first < end => Some(self.slice(first, end)),
+            _ => None,
+        }
+    }
+}
+
+fn pick<T: ArrowNativeType>(values: &ScalarBuffer<T>, rows: &[u32]) -> ScalarBuffer<T> {
+    rows.iter().map(|row| values.get(*row as usize).copied().unwrap_or_default()).collect()
+}
+
+fn cut_error(cause: ArrowError) -> Error {
+    Error::internal(format!("cutting columns of records: {cause}"))
 }
 
 /// Nullable byte strings, one after the other.

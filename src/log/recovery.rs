@@ -36,6 +36,13 @@ impl TailItem {
             Item::Tail { at, all_zero } => TailItem::Tail { at: *at, all_zero: *all_zero },
         }
     }
+
+    /// As if it did not say which frames were durable: for the tests only.
+    pub fn forget_proof(&mut self) {
+        if let TailItem::Frame { synced_end, .. } = self {
+            *synced_end = FrameSeq(0);
+        }
+    }
 }
 
 /// What to do with the newest file.
@@ -51,9 +58,9 @@ pub(crate) struct TailPlan {
     pub unproven_from: u64,
 }
 
-/// Judges the newest file, whose first frame has the sequence `first` if it is there.
-pub(crate) fn judge_tail(first: FrameSeq, items: &[TailItem]) -> TailPlan {
-    let before = FrameSeq(first.0.saturating_sub(1));
+/// Judges the newest file, whose first frame has the sequence `first` if it is there. Frames up to `known` were durable once.
+pub(crate) fn judge_tail(first: FrameSeq, known: FrameSeq, items: &[TailItem]) -> TailPlan {
+    let before = known.max(FrameSeq(first.0.saturating_sub(1)));
     let proven = items.iter().fold(before, |proven, item| match item {
         TailItem::Frame { synced_end, .. } => proven.max(*synced_end),
         _ => proven,
@@ -109,12 +116,37 @@ pub(crate) struct GoOn {
     pub clock: AppendTime,
 }
 
+/// Where following the frames begins, and what is known without them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The first frame that is expected; those before it are gone on purpose.
+    pub seq: FrameSeq,
+    /// The first position that is expected.
+    pub position: Position,
+    pub clock: AppendTime,
+    /// End offsets after frame `applied`.
+    pub ends: Ends,
+    pub applied: FrameSeq,
+}
+
+/// End offset of each partition.
+pub(crate) type Ends = BTreeMap<(TopicId, PartitionId), Offset>;
+
+impl Default for Start {
+    fn default() -> Self {
+        let (applied, clock) = (FrameSeq(0), AppendTime::MIN);
+        Start { seq: FrameSeq(1), position: Position(0), clock, ends: Ends::new(), applied }
+    }
+}
+
 /// End offsets of a partition while frames go by.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct End {
     offset: u64,
     /// How many losses with unknown topics lay before its last run.
     losses_seen: usize,
+    /// False while nothing was heard of it in a log whose beginning is gone.
+    known: bool,
 }
 
 /// Bytes where frames should be.
@@ -130,6 +162,10 @@ pub(crate) struct Follow {
     position: Position,
     clock: AppendTime,
     ends: BTreeMap<(TopicId, PartitionId), End>,
+    /// True if the first frame of the log is the first that is followed.
+    whole: bool,
+    /// End offsets that are known after a frame that was not reached yet.
+    known: Option<(FrameSeq, Ends)>,
     damage: Vec<Damage>,
     /// Places in `damage` of losses whose topics are unknown.
     unknown: Vec<usize>,
@@ -137,12 +173,14 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    pub fn new() -> Follow {
+    pub fn new(start: Start) -> Follow {
         Follow {
-            expected: FrameSeq(1),
-            position: Position(0),
-            clock: AppendTime::MIN,
+            expected: start.seq,
+            position: start.position,
+            clock: start.clock,
             ends: BTreeMap::new(),
+            whole: start.seq == FrameSeq(1),
+            known: Some((start.applied, start.ends)).filter(|(applied, _)| *applied > FrameSeq(0)),
             damage: Vec::new(),
             unknown: Vec::new(),
             frames: 0,
@@ -184,6 +222,9 @@ impl Follow {
         let header = &frame.header;
         let hole = hole.unwrap_or_else(|| Hole { file: file.to_owned(), bytes: (frame.at, frame.at) });
         self.arrive(header.seq, header.first_position, &hole);
+        if self.known.as_ref().is_some_and(|(applied, _)| header.seq > *applied) {
+            self.take_known();
+        }
         self.clock_at_least(header.append_time);
         self.clock_at_least(header.clock_floor.unwrap_or(AppendTime::MIN));
         let next = FrameSeq(header.seq.0 + 1);
@@ -230,42 +271,61 @@ impl Follow {
 
     fn follow_offsets(&mut self, entry: &TopicEntry) {
         for run in &entry.runs {
-            let losses = self.unknown.len();
-            let end = self.ends.entry((entry.topic, run.partition)).or_default();
-            if run.base.0 > end.offset {
-                // The directory of a later frame tells what a damaged one held.
-                let lost = LostOffsets {
-                    topic: entry.topic,
-                    name: None,
-                    partition: run.partition,
-                    offsets: (Offset(end.offset), run.base),
-                    certain: true,
-                };
-                for place in self.unknown.get(end.losses_seen..).unwrap_or_default() {
-                    if let Some(damage) = self.damage.get_mut(*place) {
-                        damage.offsets.push(lost.clone());
-                    }
+            self.hear((entry.topic, run.partition), run.base, u64::from(run.count), true);
+        }
+    }
+
+    /// The end offsets that were known beforehand tell what damaged frames before them held, at most.
+    fn take_known(&mut self) {
+        for (partition, end) in self.known.take().into_iter().flat_map(|(_, ends)| ends) {
+            self.hear(partition, end, 0, false);
+        }
+    }
+
+    /// A partition goes on at `base` with `count` records: what lies between is what damaged frames held.
+    fn hear(&mut self, (topic, partition): (TopicId, PartitionId), base: Offset, count: u64, certain: bool) {
+        let losses = self.unknown.len();
+        let unheard = self.unheard();
+        let end = self.ends.entry((topic, partition)).or_insert(unheard);
+        let missed = self.unknown.get(end.losses_seen..).unwrap_or_default();
+        if base.0 > end.offset && !missed.is_empty() {
+            let records = |damage: &Damage| damage.positions.1.0.saturating_sub(damage.positions.0.0);
+            let missing = missed.iter().filter_map(|place| self.damage.get(*place)).map(records);
+            let most = missing.fold(0, u64::saturating_add);
+            let from = if end.known { end.offset } else { base.0.saturating_sub(most) };
+            let certain = certain && end.known;
+            let lost = LostOffsets { topic, name: None, partition, offsets: (Offset(from), base), certain };
+            for place in missed {
+                if let Some(damage) = self.damage.get_mut(*place) {
+                    damage.offsets.push(lost.clone());
                 }
             }
-            *end = End { offset: run.base.0 + u64::from(run.count), losses_seen: losses };
         }
+        *end = End { offset: end.offset.max(base.0).saturating_add(count), losses_seen: losses, known: true };
+    }
+
+    fn unheard(&self) -> End {
+        End { offset: 0, losses_seen: 0, known: self.whole }
     }
 
     /// The end offsets and what is damaged. Partitions of `topics` (number and partitions) that were not heard of since a loss
     /// may have lost as many records as it had: their offsets go on behind that many, so that none is given out twice.
-    pub fn finish(mut self, topics: &[(TopicId, u32)]) -> (BTreeMap<(TopicId, PartitionId), Offset>, Vec<Damage>) {
+    pub fn finish(mut self, topics: &[(TopicId, u32)]) -> (Ends, Vec<Damage>) {
+        self.take_known();
+        let unheard = self.unheard();
         for (topic, partitions) in topics {
             for partition in (0..*partitions).map(PartitionId) {
-                let end = self.ends.entry((*topic, partition)).or_default();
-                let unheard = self.unknown.get(end.losses_seen..).unwrap_or_default();
-                for place in unheard {
+                let end = self.ends.entry((*topic, partition)).or_insert(unheard);
+                let missed = self.unknown.get(end.losses_seen..).unwrap_or_default();
+                for place in missed {
                     let Some(damage) = self.damage.get_mut(*place) else { continue };
-                    let records = damage.positions.1.0 - damage.positions.0.0;
+                    let records = damage.positions.1.0.saturating_sub(damage.positions.0.0);
                     if records > 0 {
-                        let offsets = (Offset(end.offset), Offset(end.offset + records));
+                        let behind = end.offset.saturating_add(records);
+                        let offsets = (Offset(end.offset), Offset(behind));
                         let lost = LostOffsets { topic: *topic, name: None, partition, offsets, certain: false };
                         damage.offsets.push(lost);
-                        end.offset += records;
+                        end.offset = behind;
                     }
                 }
             }
@@ -334,7 +394,7 @@ mod tests {
             ("a frame of the past", vec![frame(100, 5, 4, true), frame(200, 5, 4, true), end], plan(1, 200, true, 100)),
         ];
         for (what, items, expected) in cases {
-            let found = judge_tail(FrameSeq(5), &items);
+            let found = judge_tail(FrameSeq(5), FrameSeq(0), &items);
             assert_eq!(found, expected, "{what}");
         }
     }

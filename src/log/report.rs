@@ -130,16 +130,23 @@ pub struct RecoveryReport {
     pub torn: Option<TornTail>,
     /// What is damaged. Everything else is served.
     pub damage: Vec<Damage>,
+    /// What is damaged and was accepted as lost: readers pass it.
+    pub accepted: Vec<Damage>,
     /// Copies of file headers that are damaged; the other copy serves.
     pub header_copies: Vec<String>,
+    /// Files that had no intact footer and were scanned.
+    pub footers: Vec<String>,
+    /// Metadata snapshots that could not be used.
+    pub snapshots: Vec<String>,
     /// What happened to the catalog view, if it was not as it should be.
     pub catalog: Option<String>,
 }
 
 impl RecoveryReport {
-    /// True if there was nothing to repair and nothing is damaged.
+    /// True if there was nothing to repair and nothing is damaged that was not accepted.
     pub fn is_clean(&self) -> bool {
-        self.torn.is_none() && self.damage.is_empty() && self.header_copies.is_empty() && self.catalog.is_none()
+        let derived = self.footers.is_empty() && self.snapshots.is_empty() && self.catalog.is_none();
+        self.torn.is_none() && self.damage.is_empty() && self.header_copies.is_empty() && derived
     }
 }
 
@@ -155,8 +162,14 @@ impl fmt::Display for RecoveryReport {
         for damage in &self.damage {
             write!(f, "\ndamage: {damage}")?;
         }
+        for loss in &self.accepted {
+            write!(f, "\naccepted loss: {loss}")?;
+        }
         for copy in &self.header_copies {
             write!(f, "\nrepaired: {copy}")?;
+        }
+        for derived in self.footers.iter().chain(&self.snapshots) {
+            write!(f, "\n{derived}")?;
         }
         if let Some(catalog) = &self.catalog {
             write!(f, "\n{catalog}")?;

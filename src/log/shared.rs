@@ -2,18 +2,25 @@
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::append::{AppendBatch, PendingAck, Request, Waiters};
+use crate::log::append::{AppendBatch, Request};
 use crate::log::catalog::CatalogView;
+use crate::log::encoder::{Issue, Place};
+use crate::log::history::Sealer;
 use crate::log::index::Index;
 use crate::log::options::LogOptions;
+use crate::log::pending::{PendingAck, Waiters};
+use crate::log::producers::ProducerTable;
+use crate::log::retention::Clocks;
+use crate::log::seek::Learned;
+use crate::log::space::{ROOM_HINT, Space};
 use crate::log::topic::Topics;
-use crate::log::writer::Issue;
 use crate::metrics::Counter;
 use crate::time::append_clock::AppendClock;
 use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, Position, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::Waker;
 use std::time::Duration;
 
 /// Requests that wait and will be synced together.
@@ -21,10 +28,16 @@ pub(crate) struct OpenGroup {
     pub waiters: Waiters,
     pub requests: Vec<Request>,
     pub bytes: usize,
+    /// To be durable before it is answered, whatever the mode.
+    pub sync: bool,
+}
+
+fn unwritten(message: &str) -> String {
+    format!("not written: an earlier write failed: {message}")
 }
 
 /// A group takes requests up to about this many bytes.
-const GROUP_BYTES: usize = 8 << 20;
+pub(crate) const GROUP_BYTES: usize = 8 << 20;
 
 /// From `append` to the encoder to the writer.
 #[derive(Default)]
@@ -35,6 +48,12 @@ pub(crate) struct Queue {
     pub issue: Option<Issue>,
     /// The writer is at work.
     pub writing: bool,
+    /// What was encoded behind this place was not written: the encoder has to go back to it.
+    pub rewind: Option<Place>,
+    /// Tasks that wait for room.
+    pub wakers: Vec<Waker>,
+    /// Memory for the encoder to write into: that of the last group.
+    pub spare: Option<Vec<u8>>,
     pub closing: bool,
     /// The encoder will hand over nothing more.
     pub encoder_done: bool,
@@ -48,6 +67,12 @@ pub(crate) struct State {
     /// Frames stamped and not yet durable, oldest first.
     pub in_flight: VecDeque<(FrameSeq, AppendTime)>,
     pub durable_end: Position,
+    /// Where the durable part of the journal ends.
+    pub place: Place,
+    /// Producers that number their records, up to the durable end.
+    pub producers: ProducerTable,
+    /// Tasks that wait for the durable end to move.
+    pub wakers: Vec<Waker>,
     pub ends: BTreeMap<(TopicId, PartitionId), Offset>,
     pub view: Box<dyn CatalogView>,
 }
@@ -55,6 +80,9 @@ pub(crate) struct State {
 /// What the threads of a log share. Locks are taken one at a time.
 pub(crate) struct Shared {
     pub env: Env,
+    pub space: Space,
+    /// The data folder.
+    pub data: PathBuf,
     /// The folder of the journal files.
     pub journal: PathBuf,
     pub options: LogOptions,
@@ -72,6 +100,22 @@ pub(crate) struct Shared {
     pub topics: RwLock<Topics>,
     /// How often the journal was made durable.
     pub syncs: Counter,
+    /// Something for the keeper to do.
+    pub for_keeper: Condvar,
+    /// Topics are trimmed one at a time.
+    pub trimming: Mutex<()>,
+    /// What seeks have learned by reading.
+    pub learned: Mutex<Learned>,
+    /// What retention has seen of the clocks.
+    pub clocks: Mutex<Clocks>,
+    /// The work on history.
+    pub sealer: Sealer,
+    /// What went wrong in the background, for the user.
+    pub troubles: Mutex<Vec<String>>,
+    /// Where writing snapshots and removing journal files is.
+    pub snapshots: Mutex<crate::log::snapshot::task::Progress>,
+    /// Where checking sealed files is.
+    pub scrub: Mutex<crate::log::scrub::Scrub>,
 }
 
 impl Shared {
@@ -91,6 +135,14 @@ impl Shared {
         look(&self.topics.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Remembers something that the user should know of; the same thing once.
+    pub fn trouble(&self, what: String) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles.len() < 100 && !troubles.contains(&what) {
+            troubles.push(what);
+        }
+    }
+
     /// Reads the append clock; to be called with the state locked.
     pub fn read_clock(&self, state: &mut State) -> AppendTime {
         state.clock.read(self.env.clock.wall_us(), self.env.clock.monotonic_us())
@@ -98,30 +150,61 @@ impl Shared {
 
     /// Queues a batch; `by_log` allows metadata of the log's own.
     pub fn append(&self, batch: AppendBatch, by_log: bool) -> Result<PendingAck> {
-        let topic_of = |id| self.topics(|topics| topics.by_id(id));
-        let request = Request::new(batch, self.options.request_bytes_max, by_log, topic_of)?;
+        let request = self.request(batch, by_log)?;
+        if !by_log {
+            self.let_sealing_follow(request.bytes as u64);
+        }
         let mut queue = self.queue();
         loop {
-            if let Some(message) = &queue.failed {
-                let message = format!("the log takes no records: {message}");
-                return Err(Error::new(ErrorKind::Unavailable, message).with_hint("open the log again"));
-            }
-            if queue.closing {
-                return Err(Error::new(ErrorKind::Closed, "the log was closed"));
-            }
-            // One request always fits into an empty queue.
-            if queue.bytes == 0 || queue.bytes + request.bytes <= self.options.queue_bytes {
-                break;
+            self.check_open(&queue)?;
+            if self.has_room(&queue, request.bytes) {
+                return Ok(self.enqueue(queue, request));
             }
             queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Checks a batch and that there is room on the disk.
+    pub fn request(&self, batch: AppendBatch, by_log: bool) -> Result<Request> {
+        let topic_of = |id| self.topics(|topics| topics.by_id(id));
+        // What the log itself has to say must not fail for its size.
+        let bytes_max = if by_log { usize::MAX } else { self.options.request_bytes_max };
+        let request = Request::new(batch, bytes_max, by_log, topic_of)?;
+        if request.has_records() {
+            self.space.admit(&self.env, request.bytes)?;
+        }
+        Ok(request)
+    }
+
+    /// [`ErrorKind::Unavailable`] after a failure, [`ErrorKind::Closed`] when closed.
+    pub fn check_open(&self, queue: &Queue) -> Result<()> {
+        if let Some(message) = &queue.failed {
+            let message = format!("the log takes no records: {message}");
+            return Err(Error::new(ErrorKind::Unavailable, message).with_hint("reopen the log, or open it again"));
+        }
+        if queue.closing {
+            return Err(Error::new(ErrorKind::Closed, "the log was closed"));
+        }
+        Ok(())
+    }
+
+    /// One request always fits into an empty queue.
+    pub fn has_room(&self, queue: &Queue, bytes: usize) -> bool {
+        queue.bytes == 0 || queue.bytes + bytes <= self.options.queue_bytes
+    }
+
+    /// Puts a request into the newest group, or a new one.
+    pub fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, request: Request) -> PendingAck {
         queue.bytes += request.bytes;
         let open = queue.groups.back().is_some_and(|open| open.bytes + request.bytes <= GROUP_BYTES);
         if !open {
-            queue.groups.push_back(OpenGroup { waiters: Waiters::new(), requests: Vec::new(), bytes: 0 });
+            let waiters = Waiters::new();
+            queue.groups.push_back(OpenGroup { waiters, requests: Vec::new(), bytes: 0, sync: false });
         }
         let open = queue.groups.back_mut().expect("a group was just made sure of");
         open.bytes += request.bytes;
+        // Nothing at all is a wish to have what is before it durable.
+        open.sync |= !request.meta.is_empty() || !request.has_records();
         let ack = open.waiters.add(open.requests.len());
         open.requests.push(request);
         // While an issue waits for the writer, it is the writer that wakes the encoder.
@@ -130,7 +213,42 @@ impl Shared {
         if wake {
             self.for_encoder.notify_one();
         }
-        Ok(ack)
+        ack
+    }
+
+    /// Wakes those who wait for room in the queue.
+    pub fn room_now(&self, mut queue: MutexGuard<'_, Queue>) {
+        let wakers = std::mem::take(&mut queue.wakers);
+        drop(queue);
+        self.room.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Hands an encoded group to the writer, unless what is before it was not written.
+    pub fn hand_over(&self, issue: Issue) {
+        let mut queue = self.queue();
+        if queue.failed.is_none() && queue.rewind.is_none() {
+            queue.issue = Some(issue);
+            drop(queue);
+            self.for_writer.notify_one();
+            return;
+        }
+        let (message, hint) = match &queue.failed {
+            Some(message) => (unwritten(message), None),
+            None => ("not written: the disk is full".to_owned(), Some(ROOM_HINT)),
+        };
+        queue.bytes = queue.bytes.saturating_sub(issue.queued_bytes);
+        self.room_now(queue);
+        issue.waiters.into_iter().for_each(|waiters| waiters.failed(ErrorKind::Unavailable, &message, hint));
+    }
+
+    /// Waits a little if too many full journal files wait to be sealed.
+    fn let_sealing_follow(&self, bytes: u64) {
+        let wait_us = self.sealer.slow(bytes, self.options.unsealed_bytes_max);
+        if wait_us > 0 {
+            self.trouble("sealing cannot follow: appends are slowed until it can".to_owned());
+            self.env.clock.sleep_us(wait_us);
+        }
     }
 
     /// Nothing more is written until the log is opened again: what was not issued fails as not written.
@@ -141,20 +259,23 @@ impl Shared {
             queue.bytes = 0;
             (std::mem::take(&mut queue.groups), queue.issue.take())
         };
-        let unwritten = format!("not written: an earlier write failed: {message}");
+        let unwritten = unwritten(message);
         let queued = groups.into_iter().map(|open| open.waiters);
         for waiters in queued.chain(issue.and_then(|issue| issue.waiters)) {
-            waiters.failed(ErrorKind::Unavailable, &unwritten);
+            waiters.failed(ErrorKind::Unavailable, &unwritten, None);
         }
         self.wake_all();
-        self.advanced.notify_all();
     }
 
-    /// Wakes everybody who waits for a change of the queue.
+    /// Wakes everybody who waits for a change of the queue or of the durable end.
     pub fn wake_all(&self) {
         self.for_encoder.notify_all();
         self.for_writer.notify_all();
-        self.room.notify_all();
+        self.room_now(self.queue());
+        self.for_keeper.notify_all();
+        let wakers = std::mem::take(&mut self.state().wakers);
+        self.advanced.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the durable end is beyond `end`.

@@ -3,6 +3,7 @@
 use crate::codec::CodecError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{MetaRecord, MetaSpace};
+use crate::log::trim::{self, Trim};
 use crate::types::TopicId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,11 +19,16 @@ pub struct TopicConfig {
     pub partitions: u32,
     /// A record whose timestamp is further ahead of its append time than this moves no watermark and no seek. Default 1 h.
     pub max_future_us: i64,
+    /// Records are removed once their append time is this far in the past, in portions of up to a sixteenth of it. Default `None`: kept.
+    pub retention_us: Option<i64>,
+    /// The oldest records are removed, in portions of up to a sixteenth of this, once the topic has more bytes in the log. The file
+    /// that is being written always stays. Default `None`: kept.
+    pub retention_bytes: Option<u64>,
 }
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        TopicConfig { partitions: 1, max_future_us: 3_600_000_000 }
+        TopicConfig { partitions: 1, max_future_us: 3_600_000_000, retention_us: None, retention_bytes: None }
     }
 }
 
@@ -35,7 +41,32 @@ impl TopicConfig {
         if self.max_future_us < 0 {
             return Err(Error::input(format!("max-future is {} us: it cannot be negative", self.max_future_us)));
         }
+        if let Some(retention_us) = self.retention_us.filter(|retention_us| *retention_us <= 0) {
+            return Err(Error::input(format!("retention is {retention_us} us: it must be positive")));
+        }
         Ok(())
+    }
+}
+
+/// A change of a topic's settings. The number of partitions cannot change: keys would move to other partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicChange {
+    /// Sets [`TopicConfig::max_future_us`].
+    MaxFutureUs(i64),
+    /// Sets [`TopicConfig::retention_us`].
+    RetentionUs(Option<i64>),
+    /// Sets [`TopicConfig::retention_bytes`].
+    RetentionBytes(Option<u64>),
+}
+
+impl TopicChange {
+    /// Makes the change.
+    pub fn apply(self, config: &mut TopicConfig) {
+        match self {
+            TopicChange::MaxFutureUs(max_future_us) => config.max_future_us = max_future_us,
+            TopicChange::RetentionUs(retention_us) => config.retention_us = retention_us,
+            TopicChange::RetentionBytes(retention_bytes) => config.retention_bytes = retention_bytes,
+        }
     }
 }
 
@@ -123,10 +154,12 @@ struct Wire {
     name: String,
     partitions: u32,
     max_future_us: i64,
+    retention_us: Option<i64>,
+    retention_bytes: Option<u64>,
     deleted: bool,
 }
 
-const WIRE_VERSION: u8 = 1;
+const WIRE_VERSION: u8 = 2;
 
 fn wire_config() -> impl bincode::config::Config {
     bincode::config::standard().with_fixed_int_encoding().with_limit::<1024>()
@@ -137,6 +170,7 @@ fn wire_config() -> impl bincode::config::Config {
 pub(crate) struct Topics {
     by_id: BTreeMap<TopicId, Topic>,
     by_name: BTreeMap<String, TopicId>,
+    trims: BTreeMap<TopicId, Arc<Trim>>,
     last_id: TopicId,
 }
 
@@ -151,10 +185,23 @@ impl Topics {
         Ok(record(TopicId(self.last_id.0 + 1), name, config, false))
     }
 
-    /// The record that deletes a topic.
-    pub fn deletion(&self, name: &str) -> Result<MetaRecord> {
+    /// The records that delete a topic.
+    pub fn deletion(&self, name: &str) -> Result<Vec<MetaRecord>> {
         let topic = self.by_name(name)?;
-        Ok(record(topic.id(), name, topic.config(), true))
+        let mut records = vec![record(topic.id(), name, topic.config(), true)];
+        if self.trims.contains_key(&topic.id()) {
+            records.push(MetaRecord { space: MetaSpace::Trim, key: trim::key(topic.id()), value: None });
+        }
+        Ok(records)
+    }
+
+    /// The record that changes a topic's settings.
+    pub fn alteration(&self, name: &str, changes: &[TopicChange]) -> Result<MetaRecord> {
+        let topic = self.by_name(name)?;
+        let mut config = topic.config().clone();
+        changes.iter().for_each(|change| change.apply(&mut config));
+        config.check()?;
+        Ok(record(topic.id(), name, &config, false))
     }
 
     pub fn by_name(&self, name: &str) -> Result<Topic> {
@@ -175,13 +222,41 @@ impl Topics {
         self.by_name.values().filter_map(|id| self.by_id.get(id)).cloned().collect()
     }
 
-    /// Applies a metadata record of the topic space.
+    /// From where on a topic's records are kept, if any were removed.
+    pub fn trim_of(&self, id: TopicId) -> Option<Arc<Trim>> {
+        self.trims.get(&id).cloned()
+    }
+
+    /// Applies a metadata record, if it is one of a topic or its trim.
     pub fn apply(&mut self, record: &MetaRecord) -> Result<(), CodecError> {
+        match record.space {
+            MetaSpace::Topic => self.apply_topic(record),
+            MetaSpace::Trim => self.apply_trim(record),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply_trim(&mut self, record: &MetaRecord) -> Result<(), CodecError> {
+        let id = record.key.parse().map(TopicId);
+        let id = id.map_err(|_| CodecError::Invalid { what: "topic of a trim", value: record.key.len() as u64 })?;
+        match &record.value {
+            Some(value) => self.trims.insert(id, Arc::new(Trim::decode(value)?)),
+            None => self.trims.remove(&id),
+        };
+        Ok(())
+    }
+
+    fn apply_topic(&mut self, record: &MetaRecord) -> Result<(), CodecError> {
         let bad = CodecError::Invalid { what: "topic record", value: 0 };
         let id = record.key.parse().map(TopicId).map_err(|_| bad.clone())?;
         let Some(value) = &record.value else { return Err(bad) };
         let (wire, used): (Wire, usize) = bincode::decode_from_slice(value, wire_config()).map_err(|_| bad.clone())?;
-        let config = TopicConfig { partitions: wire.partitions, max_future_us: wire.max_future_us };
+        let config = TopicConfig {
+            partitions: wire.partitions,
+            max_future_us: wire.max_future_us,
+            retention_us: wire.retention_us,
+            retention_bytes: wire.retention_bytes,
+        };
         if used != value.len() || wire.version != WIRE_VERSION || config.check().is_err() {
             return Err(bad);
         }
@@ -197,12 +272,15 @@ impl Topics {
     }
 }
 
-fn record(id: TopicId, name: &str, config: &TopicConfig, deleted: bool) -> MetaRecord {
+/// The record that says what a topic is.
+pub(crate) fn record(id: TopicId, name: &str, config: &TopicConfig, deleted: bool) -> MetaRecord {
     let wire = Wire {
         version: WIRE_VERSION,
         name: name.to_owned(),
         partitions: config.partitions,
         max_future_us: config.max_future_us,
+        retention_us: config.retention_us,
+        retention_bytes: config.retention_bytes,
         deleted,
     };
     let value = bincode::encode_to_vec(wire, wire_config()).expect("writing plain structs to memory does not fail");
@@ -231,11 +309,11 @@ mod tests {
     #[test]
     fn numbers_are_never_used_again() {
         let mut topics = Topics::default();
-        let config = TopicConfig { partitions: 3, max_future_us: 5 };
+        let config = TopicConfig { partitions: 3, max_future_us: 5, retention_us: Some(7), retention_bytes: None };
         topics.apply(&topics.creation("a", &config).unwrap()).unwrap();
         assert_eq!(topics.creation("a", &config).unwrap_err().kind(), ErrorKind::Conflict);
         assert_eq!((topics.by_name("a").unwrap().id(), topics.all().len()), (TopicId(1), 1));
-        topics.apply(&topics.deletion("a").unwrap()).unwrap();
+        topics.deletion("a").unwrap().iter().for_each(|record| topics.apply(record).unwrap());
         assert_eq!(topics.by_id(TopicId(1)).unwrap_err().kind(), ErrorKind::NotFound);
         topics.apply(&topics.creation("a", &config).unwrap()).unwrap();
         assert_eq!(topics.by_name("a").unwrap().id(), TopicId(2));

@@ -1,67 +1,30 @@
-//! From requests to durable frames, in two threads: the encoder puts waiting requests in order, stamps them and builds
-//! frames; the writer writes them, syncs once for the whole group, and acknowledges. While the writer syncs one group the
+//! Writes, syncs and acknowledges what the encoder built: one sync for the whole group. While the writer syncs one group the
 //! encoder builds the next and callers queue the one after.
 //!
-//! After a failed write or sync nothing more is acknowledged: what the disk then holds is unknown, and asking it again
-//! would hide that. Opening the log again reads what is there.
+//! After a failed sync, or a failed write that is not for want of room, nothing more is acknowledged: what the disk then holds is
+//! unknown, and asking it again would hide that. [`Log::reopen`](super::Log::reopen) goes on in a new file. When a write fails for
+//! want of room, what it left is cut off and synced away, so that its records are certainly not in the log, and the log goes on.
 
 use crate::env::DiskFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::append::{Ack, PartitionAck, Request, TopicAck, Waiters};
-use crate::log::catalog::MetaRecord;
-use crate::log::frame::body::Rows;
-use crate::log::frame::directory::{ProducerMark, Run, TopicEntry};
-use crate::log::frame::encode::{FrameInput, TopicInput, encode};
-use crate::log::frame::header::{FRAMES_AT, FileHeader, FrameHeader, set_synced_end};
-use crate::log::journal::{JournalFile, create_file};
+use crate::log::encoder::{FileWrite, Issue, IssuedFrame, Place, Reply};
+use crate::log::frame::footer::{FooterBuilder, FooterMark};
+use crate::log::frame::header::{FileHeader, FrameHeader, set_synced_end};
+use crate::log::journal::{JournalFile, create_file, file_name};
+use crate::log::mutant::Mutant;
+use crate::log::options::Durability;
+use crate::log::pending::Waiters;
 use crate::log::recovery::GoOn;
-use crate::log::shared::{OpenGroup, Queue, Shared};
-use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, TopicId};
-use std::collections::{BTreeMap, VecDeque};
+use crate::log::repeat;
+use crate::log::shared::{GROUP_BYTES, Shared};
+use crate::log::space::{ROOM_HINT, is_full, is_full_error};
+use crate::types::{AppendTime, FrameSeq, Offset};
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// A frame within an [`Issue`].
-struct IssuedFrame {
-    /// Byte in the file.
-    at: u64,
-    header: FrameHeader,
-    topics: Vec<TopicEntry>,
-    meta: Vec<MetaRecord>,
-}
-
-/// Frames that follow each other in one file.
-struct FileWrite {
-    /// The file they begin, if they do.
-    begins: Option<FileHeader>,
-    salt: u64,
-    at: u64,
-    bytes: Vec<u8>,
-    frames: Vec<IssuedFrame>,
-}
-
-/// An encoded group on its way to the writer.
-pub(crate) struct Issue {
-    writes: Vec<FileWrite>,
-    acks: Vec<Ack>,
-    /// Who waits; nobody for a mark.
-    pub waiters: Option<Waiters>,
-    queued_bytes: usize,
-}
-
-/// Where the journal goes on: the newest file, its number and end.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub number: u64,
-    pub salt: u64,
-    pub at: u64,
-    pub go_on: GoOn,
-    /// The last frame is a mark (or there is none), so no other mark is needed.
-    pub marked: bool,
-}
-
 /// Makes waiters fail instead of hang if a thread of the log panics.
-struct FailOnPanic(Arc<Shared>);
+pub(crate) struct FailOnPanic(pub Arc<Shared>);
 
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
@@ -71,296 +34,233 @@ impl Drop for FailOnPanic {
     }
 }
 
-/// Puts requests in order and builds frames.
-pub(crate) struct Encoder {
-    shared: Arc<Shared>,
+/// Why a group could not be written.
+enum Failure {
+    /// There is no room. What was written of it is to be cut off.
+    Full(Error),
+    /// Nobody knows what is on the disk.
+    Broken(Error),
+}
+
+impl Failure {
+    fn of(error: Error) -> Failure {
+        if is_full_error(&error) { Failure::Full(error) } else { Failure::Broken(error) }
+    }
+}
+
+/// Up to where everything is written as it should be.
+struct Good {
+    file: Arc<dyn DiskFile>,
+    journal_file: Arc<JournalFile>,
     place: Place,
-    ends: BTreeMap<(TopicId, PartitionId), Offset>,
+    footer: FooterMark,
+    /// The last frame known durable.
+    synced_end: FrameSeq,
 }
 
-/// Where rows of a request are: place of the topic in the frame, rows before them in its body, and their offsets.
-type Start = (usize, u64, Vec<PartitionAck>);
-
-enum Work {
-    Group(OpenGroup),
-    Mark,
-    Done,
+/// Frames that are written and not yet known durable.
+struct Unsynced {
+    frames: Vec<(Option<Arc<JournalFile>>, Vec<IssuedFrame>)>,
+    place: Place,
 }
 
-impl Encoder {
-    pub fn new(shared: Arc<Shared>, place: Place) -> Encoder {
-        let ends = shared.state().ends.clone();
-        Encoder { shared, place, ends }
-    }
-
-    /// Runs until the log is closed or has failed.
-    pub fn run(mut self) {
-        let _guard = FailOnPanic(self.shared.clone());
-        loop {
-            let issue = match self.next_work() {
-                Work::Group(open) => self.encode_group(open),
-                Work::Mark => self.encode_mark(),
-                Work::Done => break,
-            };
-            self.shared.queue().issue = Some(issue);
-            self.shared.for_writer.notify_one();
-        }
-        self.shared.queue().encoder_done = true;
-        self.shared.for_writer.notify_one();
-    }
-
-    /// Waits for something to do. A group is taken only when the writer can have it next, so that it is as large as it can be.
-    fn next_work(&mut self) -> Work {
-        let idle_us = self.shared.options.idle_mark_us;
-        let mut queue = self.shared.queue();
-        loop {
-            if queue.failed.is_some() {
-                return Work::Done;
-            }
-            if queue.issue.is_none() {
-                if let Some(open) = queue.groups.pop_front() {
-                    return Work::Group(open);
-                }
-                if queue.closing {
-                    return if self.place.marked { Work::Done } else { Work::Mark };
-                }
-            }
-            let quiet = |queue: &Queue| queue.issue.is_none() && !queue.writing && queue.groups.is_empty();
-            if self.place.marked || idle_us == 0 || !quiet(&queue) {
-                queue = self.shared.for_encoder.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let wait = self.shared.for_encoder.wait_timeout(queue, Duration::from_micros(idle_us));
-            let (after, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
-            queue = after;
-            if timeout.timed_out() && quiet(&queue) && !queue.closing && queue.failed.is_none() {
-                return Work::Mark;
-            }
-        }
-    }
-
-    /// Stamps the next frames: from here on the clock answers no later time until they are durable.
-    fn stamp(&self) -> AppendTime {
-        let mut state = self.shared.state();
-        let now = self.shared.read_clock(&mut state);
-        state.in_flight.push_back((self.place.go_on.seq, now));
-        now
-    }
-
-    fn encode_mark(&mut self) -> Issue {
-        let now = self.stamp();
-        let mut writes = Vec::new();
-        self.encode_frame(&[], now, &mut writes);
-        self.place.marked = true;
-        Issue { writes, acks: Vec::new(), waiters: None, queued_bytes: 0 }
-    }
-
-    fn encode_group(&mut self, open: OpenGroup) -> Issue {
-        let now = self.stamp();
-        let mut issue =
-            Issue { writes: Vec::new(), acks: Vec::new(), waiters: Some(open.waiters), queued_bytes: open.bytes };
-        let mut requests = open.requests;
-        while !requests.is_empty() {
-            let mut bytes = 0;
-            let fits = |request: &&Request| {
-                bytes += request.bytes;
-                bytes <= self.shared.options.frame_bytes
-            };
-            let count = requests.iter().take_while(fits).count().max(1);
-            let rest = requests.split_off(count);
-            issue.acks.extend(self.encode_frame(&requests, now, &mut issue.writes));
-            let frame = issue.writes.last_mut().and_then(|write| write.frames.last_mut());
-            if let Some(frame) = frame {
-                frame.meta = requests.into_iter().flat_map(|request| request.meta).collect();
-            }
-            requests = rest;
-        }
-        self.place.marked = false;
-        issue
-    }
-
-    /// Makes room: the write that the next frame of at most `bytes` goes into, in a new file if it does not fit.
-    fn write_for<'a>(&mut self, bytes: usize, now: AppendTime, writes: &'a mut Vec<FileWrite>) -> &'a mut FileWrite {
-        let full = self.place.at > FRAMES_AT && self.place.at + bytes as u64 > self.shared.options.file_bytes;
-        let begins = full.then(|| FileHeader {
-            number: self.place.number + 1,
-            salt: self.shared.env.random.next_u64(),
-            first_seq: self.place.go_on.seq,
-            first_position: self.place.go_on.position,
-            clock: now,
-            previous_len: self.place.at,
-        });
-        if let Some(header) = &begins {
-            (self.place.number, self.place.salt, self.place.at) = (header.number, header.salt, FRAMES_AT);
-        }
-        if begins.is_some() || writes.is_empty() {
-            let (salt, at) = (self.place.salt, self.place.at);
-            writes.push(FileWrite { begins, salt, at, bytes: Vec::with_capacity(bytes), frames: Vec::new() });
-        }
-        writes.last_mut().expect("one was just made sure of")
-    }
-
-    /// Builds one frame of some requests and says where their records are.
-    fn encode_frame(&mut self, requests: &[Request], now: AppendTime, writes: &mut Vec<FileWrite>) -> Vec<Ack> {
-        let bytes =
-            requests.iter().map(|request| request.bytes).sum::<usize>() + crate::log::frame::header::FRAME_HEADER_LEN;
-        let GoOn { seq, position, .. } = self.place.go_on;
-        let (topics, acks) = self.merge(requests, seq, now);
-        let codec = self.shared.options.codec;
-        let write = self.write_for(bytes, now, writes);
-        let input = FrameInput {
-            seq,
-            first_position: position,
-            append_time: now,
-            clock_floor: requests.iter().filter_map(|request| request.clock_floor).max(),
-            topics,
-            meta: requests.iter().map(|request| &request.meta_bytes[..]).collect(),
-        };
-        let at = write.at + write.bytes.len() as u64;
-        let (header, topics) = encode(&input, write.salt, codec, &mut write.bytes);
-        let end = at + u64::from(header.frame_len);
-        write.frames.push(IssuedFrame { at, header, topics, meta: Vec::new() });
-        self.place.at = end;
-        self.place.go_on.seq = FrameSeq(seq.0 + 1);
-        self.place.go_on.position = header.end();
-        acks
-    }
-
-    /// Puts the rows of all requests together by topic, in order of first appearance, and gives out offsets.
-    fn merge<'a>(
-        &mut self,
-        requests: &'a [Request],
-        seq: FrameSeq,
-        now: AppendTime,
-    ) -> (Vec<TopicInput<'a>>, Vec<Ack>) {
-        let mut topics: Vec<TopicInput<'a>> = Vec::new();
-        let mut places: BTreeMap<TopicId, usize> = BTreeMap::new();
-        let mut runs: Vec<BTreeMap<u32, Run>> = Vec::new();
-        let mut starts: Vec<Vec<Start>> = Vec::new();
-        let mut rows: Vec<u64> = Vec::new();
-        for request in requests {
-            let mut start = Vec::with_capacity(request.topics.len());
-            for ((topic, part), counts) in request.topics.iter().zip(&request.counts) {
-                let place = *places.entry(*topic).or_insert(topics.len());
-                if place == topics.len() {
-                    topics.push(TopicInput { topic: *topic, parts: Vec::new(), runs: Vec::new() });
-                    runs.push(BTreeMap::new());
-                    rows.push(0);
-                }
-                let partitions = self.give_offsets(*topic, counts, &mut runs[place]);
-                start.push((place, rows[place], partitions));
-                rows[place] += part.partitions.len() as u64;
-                topics[place].parts.push(part);
-            }
-            starts.push(start);
-        }
-        for (topic, runs) in topics.iter_mut().zip(runs) {
-            topic.runs = runs.into_values().collect();
-        }
-        let acks = self.acks(requests, &starts, &rows, seq, now);
-        topics.retain(|topic: &TopicInput<'_>| topic.parts.iter().any(|part: &&Rows| !part.partitions.is_empty()));
-        (topics, acks)
-    }
-
-    fn give_offsets(
-        &mut self,
-        topic: TopicId,
-        counts: &BTreeMap<u32, u32>,
-        runs: &mut BTreeMap<u32, Run>,
-    ) -> Vec<PartitionAck> {
-        let mut acks = Vec::with_capacity(counts.len());
-        for (number, count) in counts {
-            let partition = PartitionId(*number);
-            let end = self.ends.entry((topic, partition)).or_default();
-            let base = *end;
-            *end = Offset(base.0 + u64::from(*count));
-            runs.entry(*number).or_insert(Run { partition, base, count: 0, producer: ProducerMark::NONE }).count +=
-                count;
-            acks.push(PartitionAck { partition, base_offset: base, count: u64::from(*count) });
-        }
-        acks
-    }
-
-    fn acks(
-        &self,
-        requests: &[Request],
-        starts: &[Vec<Start>],
-        rows: &[u64],
-        seq: FrameSeq,
-        append_time: AppendTime,
-    ) -> Vec<Ack> {
-        let mut next = self.place.go_on.position;
-        let mut firsts = Vec::with_capacity(rows.len());
-        for rows in rows {
-            firsts.push(next);
-            next = next.plus(*rows);
-        }
-        let ack = |(request, start): (&Request, &Vec<Start>)| {
-            let topic = |((topic, _), (place, before, partitions)): (&(TopicId, Rows), &Start)| TopicAck {
-                topic: *topic,
-                first_position: firsts[*place].plus(*before),
-                partitions: partitions.clone(),
-            };
-            Ack { append_time, seq, topics: request.topics.iter().zip(start).map(topic).collect(), end: next }
-        };
-        requests.iter().zip(starts).map(ack).collect()
-    }
-}
-
-/// Writes, syncs and acknowledges.
+/// The writer's thread.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     file: Arc<dyn DiskFile>,
     journal_file: Arc<JournalFile>,
+    /// What the file's footer will say.
+    footer: FooterBuilder,
+    /// The same of the files that the group at hand has ended.
+    ended: Vec<FooterBuilder>,
+    good: Good,
     synced_end: FrameSeq,
-    /// Files begun by the group at hand, for the index.
+    /// Files begun by the group at hand.
     begun: VecDeque<Arc<JournalFile>>,
+    unsynced: Vec<Unsynced>,
+    /// When the first of those was written, monotonic.
+    unsynced_since_us: u64,
+}
+
+enum Next {
+    Issue(Issue),
+    /// The interval is over.
+    Sync,
+    Done,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, journal_file: Arc<JournalFile>, synced_end: FrameSeq) -> Result<Writer> {
+    /// A writer that goes on in `journal_file`, all frames of which are in `footer`.
+    pub fn new(
+        shared: Arc<Shared>,
+        journal_file: Arc<JournalFile>,
+        footer: FooterBuilder,
+        place: Place,
+    ) -> Result<Writer> {
         let file = journal_file.active().ok_or_else(|| Error::internal("the newest journal file is not open"))?;
-        Ok(Writer { shared, file, journal_file, synced_end, begun: VecDeque::new() })
+        let synced_end = FrameSeq(place.go_on.seq.0 - 1);
+        let good =
+            Good { file: file.clone(), journal_file: journal_file.clone(), place, footer: footer.mark(), synced_end };
+        Ok(Writer {
+            shared,
+            file,
+            journal_file,
+            footer,
+            ended: Vec::new(),
+            good,
+            synced_end,
+            begun: VecDeque::new(),
+            unsynced: Vec::new(),
+            unsynced_since_us: 0,
+        })
     }
 
     /// Runs until the encoder is done or a write has failed.
     pub fn run(mut self) {
         let _guard = FailOnPanic(self.shared.clone());
-        while let Some(mut issue) = self.next_issue() {
-            let result = self.write(&mut issue.writes);
-            match result {
-                Ok(()) => self.acknowledge(issue),
-                Err(cause) => {
-                    let hint = "the records may or may not be in the log: open it again and look before trying again";
-                    self.shared.fail(cause.message());
-                    if let Some(waiters) = issue.waiters {
-                        waiters.failed(ErrorKind::Unknown, &format!("{}; {hint}", cause.message()));
-                    }
-                    return;
-                }
+        loop {
+            let outcome = match self.next() {
+                Next::Issue(issue) => self.take(issue),
+                Next::Sync => self.settle(),
+                Next::Done => break,
+            };
+            if let Err(cause) = outcome {
+                self.shared.fail(cause.message());
+                return;
             }
+        }
+        if let Err(cause) = self.settle() {
+            self.shared.fail(cause.message());
+            return;
         }
         // A view that cannot be saved costs the next opening time, nothing else.
         let _ = self.shared.state().view.save();
     }
 
-    fn next_issue(&self) -> Option<Issue> {
+    fn next(&self) -> Next {
         let mut queue = self.shared.queue();
         loop {
             if let Some(issue) = queue.issue.take() {
                 queue.writing = true;
                 drop(queue);
                 self.shared.for_encoder.notify_one();
-                return Some(issue);
+                return Next::Issue(issue);
             }
             if queue.encoder_done || queue.failed.is_some() {
-                return None;
+                return Next::Done;
             }
-            queue = self.shared.for_writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let Some(left_us) = self.sync_in_us() else {
+                queue = self.shared.for_writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let wait = self.shared.for_writer.wait_timeout(queue, Duration::from_micros(left_us));
+            let (after, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+            queue = after;
+            if timeout.timed_out() && queue.issue.is_none() {
+                return Next::Sync;
+            }
         }
     }
 
-    fn write(&mut self, writes: &mut [FileWrite]) -> Result<()> {
+    /// How long what is written may wait for its sync; `None` if nothing waits.
+    fn sync_in_us(&self) -> Option<u64> {
+        let Durability::Interval { ms } = self.shared.options.durability else { return None };
+        let due = self.unsynced_since_us + u64::from(ms) * 1_000;
+        (!self.unsynced.is_empty()).then(|| due.saturating_sub(self.shared.env.clock.monotonic_us()))
+    }
+
+    /// Writes a group and answers it. An error is the end of this writer; the group was told.
+    fn take(&mut self, mut issue: Issue) -> Result<()> {
+        match self.write_or_give_up_ballast(&mut issue) {
+            Ok(()) => {}
+            Err(Failure::Full(cause)) => {
+                self.refuse(issue, &cause);
+                return Ok(());
+            }
+            Err(Failure::Broken(cause)) => {
+                self.answer_unknown(issue.waiters, &cause);
+                return Err(cause);
+            }
+        }
+        let Issue { writes, replies, waiters, queued_bytes, sync } = issue;
+        let spare = self.written(writes);
+        let at_once = sync || self.shared.options.durability == Durability::Durable;
+        let settled = if at_once || self.sync_in_us() == Some(0) { self.settle() } else { Ok(()) };
+        if let Err(cause) = settled {
+            self.answer_unknown(waiters, &cause);
+            return Err(cause);
+        }
+        self.make_room(queued_bytes, spare);
+        if let Some(waiters) = waiters {
+            waiters.answered(replies.into_iter().map(|reply| self.answer(reply)).collect());
+        }
+        Ok(())
+    }
+
+    fn answer(&self, reply: Reply) -> Result<crate::log::Ack> {
+        match reply {
+            Reply::Ready(answer) => answer,
+            Reply::Repeat(found) => repeat::find(&self.shared, &found),
+        }
+    }
+
+    fn answer_unknown(&self, waiters: Option<Waiters>, cause: &Error) {
+        // First of all nothing more may be taken.
+        self.shared.fail(cause.message());
+        let message = format!("{}; the records may or may not be in the log", cause.message());
+        let hint = "open the log again and look, or reopen it: then they are not in it";
+        waiters.into_iter().for_each(|waiters| waiters.failed(ErrorKind::Unknown, &message, Some(hint)));
+    }
+
+    /// Those who wait for room in the queue and the encoder can go on.
+    fn make_room(&self, queued_bytes: usize, spare: Option<Vec<u8>>) {
+        let mut queue = self.shared.queue();
+        queue.writing = false;
+        queue.spare = queue.spare.take().or(spare);
+        queue.bytes = queue.bytes.saturating_sub(queued_bytes);
+        self.shared.room_now(queue);
+        self.shared.for_encoder.notify_one();
+    }
+
+    /// Tells a group that there was no room for it, and the encoder that it has to go back.
+    fn refuse(&mut self, issue: Issue, cause: &Error) {
+        let message = format!("not written: {}", cause.message());
+        let refused = |waiters: Option<Waiters>| {
+            waiters.into_iter().for_each(|w| w.failed(ErrorKind::Unavailable, &message, Some(ROOM_HINT)));
+        };
+        let stale = {
+            let mut queue = self.shared.queue();
+            // A mark for which there is no room is not tried again.
+            let marked = self.good.place.marked || issue.waiters.is_none();
+            queue.rewind = Some(Place { marked, ..self.good.place });
+            queue.issue.take()
+        };
+        let mut queued_bytes = issue.queued_bytes;
+        refused(issue.waiters);
+        if let Some(stale) = stale {
+            queued_bytes += stale.queued_bytes;
+            refused(stale.waiters);
+        }
+        self.make_room(queued_bytes, None);
+    }
+
+    /// Writes a group. When the disk is full it cuts back, gives up the ballast, and tries once more in the room that it had.
+    fn write_or_give_up_ballast(&mut self, issue: &mut Issue) -> Result<(), Failure> {
+        let Err(failure) = self.write(&mut issue.writes) else { return Ok(()) };
+        let Failure::Full(_) = &failure else { return Err(failure) };
+        self.cut_back().map_err(Failure::Broken)?;
+        // A ballast that cannot be removed is no help; that is all.
+        if !self.shared.space.met_full(&self.shared.env).unwrap_or(false) {
+            return Err(failure);
+        }
+        let again = self.write(&mut issue.writes);
+        if let Err(Failure::Full(_)) = &again {
+            self.cut_back().map_err(Failure::Broken)?;
+        }
+        again
+    }
+
+    fn write(&mut self, writes: &mut [FileWrite]) -> Result<(), Failure> {
         for write in writes.iter_mut() {
             if let Some(header) = &write.begins {
                 self.begin_file(header)?;
@@ -368,81 +268,181 @@ impl Writer {
             let mut from = 0;
             for frame in &write.frames {
                 let bytes = write.bytes.get_mut(from..).unwrap_or_default();
-                set_synced_end(bytes, write.salt, frame.at, self.synced_end);
+                if frame.header.mark && !self.unsynced.is_empty() {
+                    // A mark says that what is before it is durable.
+                    self.settle().map_err(Failure::Broken)?;
+                }
+                let ahead = self.shared.options.has(Mutant::ProofAhead);
+                let synced_end = if ahead { frame.header.seq } else { self.synced_end };
+                set_synced_end(bytes, write.salt, frame.at, synced_end);
+                self.footer.frame(frame.at, &FrameHeader { synced_end, ..frame.header }, &frame.topics);
                 from += frame.header.frame_len as usize;
             }
-            let path = self.journal_file.path();
-            self.file.write_all_at(write.at, &write.bytes).map_err(|cause| explain("writing", path, cause))?;
+            self.footer.bytes(&write.bytes);
+            self.write_bytes(write.at, &write.bytes)?;
         }
-        self.sync()?;
-        let last = writes.iter().flat_map(|write| &write.frames).next_back();
-        self.synced_end = last.map_or(self.synced_end, |frame| frame.header.seq);
         Ok(())
     }
 
+    fn write_bytes(&self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.write_all_at(at, bytes).map_err(|cause| {
+            let full = is_full(&cause);
+            let error = Error::io("writing", self.journal_file.path(), cause);
+            if full { Failure::Full(error) } else { Failure::Broken(error) }
+        })
+    }
+
     fn sync(&self) -> Result<()> {
+        if self.shared.options.has(Mutant::AckBeforeSync) {
+            return Ok(());
+        }
         self.shared.syncs.add(1);
-        self.file.sync_data().map_err(|cause| explain("syncing", self.journal_file.path(), cause))
+        let mut synced = self.file.sync_data();
+        if self.shared.options.has(Mutant::RetrySync) {
+            synced = synced.or_else(|_| self.file.sync_data());
+        }
+        synced.map_err(|cause| Error::io("syncing", self.journal_file.path(), cause))
     }
 
     /// The old file is durable as a whole before the new one has a name: a file behind it proves it complete.
-    fn begin_file(&mut self, header: &FileHeader) -> Result<()> {
-        self.sync()?;
+    fn begin_file(&mut self, header: &FileHeader) -> Result<(), Failure> {
+        if let Some(footer) = self.footer.finish(header.previous_len) {
+            self.write_bytes(header.previous_len, &footer)?;
+        }
+        if !self.shared.options.has(Mutant::RollBeforeSync) {
+            self.sync().map_err(Failure::Broken)?;
+        }
+        self.ended.push(std::mem::replace(&mut self.footer, FooterBuilder::new(header)));
         self.synced_end = FrameSeq(header.first_seq.0 - 1);
-        let next = create_file(&self.shared.env, &self.shared.journal, header)?;
-        self.file = next.active().ok_or_else(|| Error::internal("a new journal file is not open"))?;
+        let created = create_file(&self.shared.env, &self.shared.journal, header, &self.shared.options);
+        let next = created.map_err(Failure::of)?;
+        let open = next.active().ok_or_else(|| Error::internal("a new journal file is not open"));
+        self.file = open.map_err(Failure::Broken)?;
         self.begun.push_back(next.clone());
         self.journal_file = next;
         Ok(())
     }
 
-    fn acknowledge(&mut self, issue: Issue) {
-        let mut metas = Vec::new();
+    /// Undoes the group at hand, durably: files it began go, the newest first, and the one before them ends where it did.
+    fn cut_back(&mut self) -> Result<()> {
+        let Shared { env, journal, .. } = &*self.shared;
+        let first = self.good.place.number + 1;
+        for number in (first..=first + self.begun.len() as u64).rev() {
+            remove_file(env, journal, number)?;
+        }
+        self.begun.clear();
+        if let Some(first) = self.ended.drain(..).next() {
+            self.footer = first;
+        }
+        self.footer.go_back(&self.good.footer);
+        let path = self.good.journal_file.path();
+        let io = |cause| Error::io("cutting back", path, cause);
+        self.good.file.set_len(self.good.place.at).map_err(io)?;
+        self.shared.syncs.add(1);
+        self.good.file.sync_data().map_err(io)?;
+        (self.file, self.journal_file) = (self.good.file.clone(), self.good.journal_file.clone());
+        // What was written before that group is durable by now.
+        self.good.synced_end = FrameSeq(self.good.place.go_on.seq.0 - 1);
+        self.synced_end = self.good.synced_end;
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes note of a group that is written; gives back the memory that it was in.
+    fn written(&mut self, mut writes: Vec<FileWrite>) -> Option<Vec<u8>> {
+        let mut spare = writes.iter_mut().map(|write| std::mem::take(&mut write.bytes)).max_by_key(Vec::capacity)?;
+        spare.clear();
+        let (last, number, salt) =
+            writes.last().and_then(|write| Some((write.frames.last()?, write.number, write.salt)))?;
+        let go_on = GoOn {
+            seq: FrameSeq(last.header.seq.0 + 1),
+            position: last.header.end(),
+            clock: last.header.append_time.max(last.header.clock_floor.unwrap_or(AppendTime::MIN)),
+        };
+        let at = last.at + u64::from(last.header.frame_len);
+        let place = Place { number, salt, at, go_on, marked: last.header.mark, ..self.good.place };
+        if self.unsynced.is_empty() {
+            self.unsynced_since_us = self.shared.env.clock.monotonic_us();
+        }
+        let frames = writes.into_iter().map(|write| {
+            let begun = write.begins.and_then(|_| self.begun.pop_front());
+            (begun, write.frames)
+        });
+        self.unsynced.push(Unsynced { frames: frames.collect(), place });
+        let synced_end = self.synced_end;
+        self.ended.clear();
+        let (file, journal_file) = (self.file.clone(), self.journal_file.clone());
+        self.good = Good { file, journal_file, place, footer: self.footer.mark(), synced_end };
+        // One huge batch does not keep its memory for ever.
+        Some(spare).filter(|spare| spare.capacity() <= 2 * GROUP_BYTES)
+    }
+
+    /// Makes what is written durable and shows it to readers.
+    fn settle(&mut self) -> Result<()> {
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        self.synced_end = FrameSeq(self.good.place.go_on.seq.0 - 1);
+        self.good.synced_end = self.synced_end;
+        self.publish();
+        Ok(())
+    }
+
+    /// What is written is durable: index, ends, view and topics show it.
+    fn publish(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let Some(place) = unsynced.last().map(|group| group.place) else { return };
         {
             let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-            for write in &issue.writes {
-                if write.begins.is_some() {
-                    self.begun.pop_front().into_iter().for_each(|file| index.add_file(file));
-                }
-                for frame in &write.frames {
-                    index.push(frame.at, &frame.header, &frame.topics);
-                }
+            for (begun, frames) in unsynced.iter().flat_map(|group| &group.frames) {
+                begun.iter().for_each(|file| index.add_file(file.clone()));
+                frames.iter().for_each(|frame| index.push(frame.at, &frame.header, &frame.topics));
             }
         }
+        if unsynced.iter().flat_map(|group| &group.frames).any(|(begun, _)| begun.is_some()) {
+            self.shared.sealer.note_unsealed(self.shared.index(|index| index.unsealed()));
+        }
+        let mut metas = Vec::new();
         let mut state = self.shared.state();
-        for frame in issue.writes.into_iter().flat_map(|write| write.frames) {
+        let groups = unsynced.into_iter().flat_map(|group| group.frames);
+        for frame in groups.flat_map(|(_, frames)| frames) {
             for run in frame.topics.iter().flat_map(|entry| entry.runs.iter().map(|run| (entry.topic, run))) {
-                let (topic, Run { partition, base, count, .. }) = run;
-                state.ends.insert((topic, *partition), Offset(base.0 + u64::from(*count)));
+                let (topic, run) = run;
+                state.ends.insert((topic, run.partition), Offset(run.base.0 + u64::from(run.count)));
             }
-            state.view.apply(frame.header.seq, &frame.meta);
-            state.durable_end = frame.header.end();
+            let header = &frame.header;
+            state.producers.apply(header.seq, header.first_position, header.append_time, &frame.topics, &frame.meta);
+            state.view.apply(header.seq, &frame.meta);
             metas.extend(frame.meta);
         }
-        state.in_flight.pop_front();
+        state.durable_end = place.go_on.position;
+        state.place = place;
+        while state.in_flight.front().is_some_and(|(seq, _)| *seq < place.go_on.seq) {
+            state.in_flight.pop_front();
+        }
+        let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         if !metas.is_empty() {
             let mut topics = self.shared.topics.write().unwrap_or_else(PoisonError::into_inner);
-            for record in metas.iter().filter(|record| record.space == crate::log::MetaSpace::Topic) {
+            for record in &metas {
                 topics.apply(record).expect("the log checked its own record before writing it");
             }
         }
         self.shared.advanced.notify_all();
-        let mut queue = self.shared.queue();
-        queue.writing = false;
-        queue.bytes -= issue.queued_bytes;
-        drop(queue);
-        self.shared.for_encoder.notify_one();
-        self.shared.room.notify_all();
-        if let Some(waiters) = issue.waiters {
-            waiters.durable(issue.acks);
-        }
+        wakers.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
-/// An I/O error on the journal, with what to do about a full disk.
-fn explain(what: &str, path: &std::path::Path, cause: std::io::Error) -> Error {
-    let full = cause.kind() == std::io::ErrorKind::StorageFull;
-    let error = Error::io(what, path, cause);
-    if full { error.context("the disk is full: free some space and open the log again") } else { error }
+/// Removes a journal file, durably, and what was being written in its place.
+pub(crate) fn remove_file(env: &crate::env::Env, journal: &std::path::Path, number: u64) -> Result<()> {
+    let name = file_name(number);
+    for name in [format!("{name}.tmp"), name] {
+        let path = journal.join(name);
+        let io = |cause| Error::io("removing", &path, cause);
+        if env.disk.exists(&path).map_err(io)? {
+            env.disk.remove_file(&path).and_then(|()| env.disk.sync_dir(journal)).map_err(io)?;
+        }
+    }
+    Ok(())
 }

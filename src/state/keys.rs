@@ -23,51 +23,57 @@ const NULL_TEXT: &[u8] = &[0xFF];
 #[derive(Debug, Clone, Default)]
 pub struct KeyTable {
     index: HashTable<u32>,
-    hashes: Vec<u64>,
-    ends: Vec<usize>,
+    entries: Vec<Entry>,
     bytes: Vec<u8>,
+}
+
+/// A key: what is compared first lies together.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u64,
+    /// End of its bytes, which begin where those of the key before end.
+    end: usize,
 }
 
 impl KeyTable {
     /// The number of a key, new or not.
     #[inline]
     pub fn intern(&mut self, hash: u64, key: &[u8]) -> u32 {
-        let KeyTable { index, hashes, ends, bytes } = self;
-        let same = |id: &u32| hashes[*id as usize] == hash && slice_of(bytes, ends, *id) == key;
+        let KeyTable { index, entries, bytes } = self;
+        let same = |id: &u32| entries[*id as usize].hash == hash && slice_of(bytes, entries, *id) == key;
         if let Some(id) = index.find(hash, same) {
             return *id;
         }
-        let id = u32::try_from(hashes.len()).expect("fewer than 4 billion keys fit into memory");
-        hashes.push(hash);
+        let id = u32::try_from(entries.len()).expect("fewer than 4 billion keys fit into memory");
         bytes.extend_from_slice(key);
-        ends.push(bytes.len());
-        index.insert_unique(hash, id, |id| hashes[*id as usize]);
+        entries.push(Entry { hash, end: bytes.len() });
+        index.insert_unique(hash, id, |id| entries[*id as usize].hash);
         id
     }
 
     /// Number of keys.
     pub fn len(&self) -> usize {
-        self.hashes.len()
+        self.entries.len()
     }
 
     /// True without keys.
     pub fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
+        self.entries.is_empty()
     }
 
     /// The canonical bytes of a key.
     pub fn key(&self, id: u32) -> &[u8] {
-        slice_of(&self.bytes, &self.ends, id)
+        slice_of(&self.bytes, &self.entries, id)
     }
 
     /// XXH64 of a key.
     pub fn hash(&self, id: u32) -> u64 {
-        self.hashes[id as usize]
+        self.entries[id as usize].hash
     }
 
     /// All keys by (hash, bytes): the order of output records within a window.
     pub fn sorted(&self) -> Vec<u32> {
-        let mut ids: Vec<(u64, u32)> = self.hashes.iter().copied().zip(0u32..).collect();
+        let mut ids: Vec<(u64, u32)> = self.entries.iter().map(|entry| entry.hash).zip(0u32..).collect();
         ids.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| self.key(a.1).cmp(self.key(b.1))));
         ids.into_iter().map(|(_, id)| id).collect()
     }
@@ -76,10 +82,10 @@ impl KeyTable {
     pub fn retain(&mut self, keep: impl Fn(u32) -> bool) -> Vec<u32> {
         let old = std::mem::take(self);
         let mut kept = Vec::new();
-        for (hash, id) in old.hashes.iter().zip(0u32..) {
+        for (entry, id) in old.entries.iter().zip(0u32..) {
             if keep(id) {
                 kept.push(id);
-                self.intern(*hash, old.key(id));
+                self.intern(entry.hash, old.key(id));
             }
         }
         kept
@@ -87,15 +93,15 @@ impl KeyTable {
 
     /// Bytes held, roughly.
     pub fn byte_len(&self) -> usize {
-        self.bytes.capacity() + self.hashes.capacity() * 8 + self.ends.capacity() * 8 + self.index.capacity() * 5
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>() + self.index.capacity() * 5
     }
 }
 
 #[inline]
-fn slice_of<'a>(bytes: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
+fn slice_of<'a>(bytes: &'a [u8], entries: &[Entry], id: u32) -> &'a [u8] {
     let id = id as usize;
-    let from = if id == 0 { 0 } else { ends[id - 1] };
-    &bytes[from..ends[id]]
+    let from = if id == 0 { 0 } else { entries[id - 1].end };
+    &bytes[from..entries[id].end]
 }
 
 /// How a column's values become bytes.

@@ -103,6 +103,35 @@ impl SourceWatermark {
         before
     }
 
+    /// [`record`](Self::record) for each row in order; what it returns is appended to `before`.
+    pub fn records(&mut self, partitions: &[u32], append_us: &[i64], watermarks: &[i64], before: &mut Vec<i64>) {
+        let mut rows = partitions.iter().zip(append_us).zip(watermarks);
+        // A partition that alone is active decides alone: a running maximum.
+        if let (Some(first), Some(last_us)) = (partitions.first(), append_us.last())
+            && partitions.iter().all(|partition| partition == first)
+        {
+            let ((_, append_us), watermark) = rows.next().expect("there is a first row");
+            before.push(self.record(*first, *append_us, *watermark));
+            if self.active == 1 {
+                let (mut most, mut current) = (self.least, self.current);
+                before.extend(rows.map(|(_, watermark)| {
+                    let before = current;
+                    most = most.max(*watermark);
+                    current = current.max(most);
+                    before
+                }));
+                let slot = &mut self.partitions[*first as usize];
+                (slot.watermark, slot.last_append_us) = (most, *last_us);
+                (self.least, self.current) = (most, current);
+                return;
+            }
+        }
+        for ((partition, append_us), watermark) in rows {
+            let row = self.record(*partition, *append_us, *watermark);
+            before.push(row);
+        }
+    }
+
     fn least_active(&self) -> i64 {
         let active = self.partitions.iter().filter(|p| p.activity == Activity::Active);
         active.map(|p| p.watermark).min().unwrap_or(BEFORE_ALL)
@@ -186,6 +215,41 @@ impl SourceWatermark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_at_once_are_rows_one_by_one(
+            partitions in 1u32..4,
+            calls in prop::collection::vec((prop::collection::vec((0u32..4, 0i64..3, -5i64..50), 0..8), any::<bool>(), 0i64..20), 1..8),
+        ) {
+            let mut one = SourceWatermark::new(partitions, rules(7, true));
+            let mut all = one.clone();
+            let mut clock = 0;
+            for (rows, same, rest) in calls {
+                let partition = |partition: u32| if same { rest as u32 % partitions } else { partition % partitions };
+                let (mut given, mut appends, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+                for (number, after, mark) in rows {
+                    // No step falls due within a call: that is the caller's part.
+                    clock += if all.idle_due().is_some_and(|due| due.0 <= clock + after) { 0 } else { after };
+                    given.push(partition(number));
+                    appends.push(clock);
+                    marks.push(if mark < 0 { BEFORE_ALL } else { mark });
+                }
+                let mut before = Vec::new();
+                all.records(&given, &appends, &marks, &mut before);
+                let single = given.iter().zip(&appends).zip(&marks);
+                let expected: Vec<i64> = single.map(|((p, us), mark)| one.record(*p, *us, *mark)).collect();
+                prop_assert_eq!(before, expected);
+                prop_assert_eq!(format!("{one:?}"), format!("{all:?}"));
+                clock += rest;
+                while let Some(due) = all.idle_due().filter(|due| due.0 <= clock) {
+                    one.step(due);
+                    all.step(due);
+                }
+            }
+        }
+    }
 
     fn rules(idle_us: i64, quiet_close: bool) -> WatermarkRules {
         WatermarkRules { idle_timeout_us: Some(idle_us), quiet_close }

@@ -1,7 +1,10 @@
 //! `kappa bench`: what a user sees, measured beside the machine's own limit in the same run, round by round.
 
 mod append;
+mod consume;
 mod replay;
+mod restart;
+mod seek;
 
 use super::Status;
 use super::args::Bench;
@@ -13,14 +16,27 @@ use std::path::Path;
 
 pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status> {
     match command {
-        Bench::Append { rounds, seconds, producers, record_bytes, dir } => {
-            let setup = append::Setup { rounds, seconds, producers, record_bytes };
+        Bench::Append { rounds, seconds, producers, record_bytes, partitions, durability, dir } => {
+            let setup =
+                append::Setup { rounds, seconds, producers, record_bytes, partitions, durability, in_flight: 4 };
             in_folder(env, &dir, |dir| append::run(env, printer, &setup, dir))?;
+        }
+        Bench::Consume { rounds, millions, consumers, seconds, dir } => {
+            let setup = consume::Setup { rounds, events: u64::from(millions) * 1_000_000, consumers, seconds };
+            in_folder(env, &dir, |dir| consume::run(env, printer, &setup, dir))?;
         }
         Bench::Replay { rounds, millions, keys, threads, dir } => {
             let setup =
                 replay::Setup { rounds, events: u64::from(millions) * 1_000_000, keys, threads: usize::from(threads) };
             in_folder(env, &dir, |dir| replay::run(env, printer, &setup, dir))?;
+        }
+        Bench::Seek { rounds, millions, seeks, dir } => {
+            let setup = seek::Setup { rounds, records: u64::from(millions) * 1_000_000, seeks };
+            in_folder(env, &dir, |dir| seek::run(env, printer, &setup, dir))?;
+        }
+        Bench::Restart { rounds, small_mib, large_mib, dir } => {
+            let setup = restart::Setup { rounds, small_mib, large_mib };
+            in_folder(env, &dir, |dir| restart::run(env, printer, &setup, dir))?;
         }
     }
     Ok(Status::Done)

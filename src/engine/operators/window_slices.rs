@@ -53,8 +53,23 @@ impl SliceWindows {
         Slice { start: slice.first_start, end: slice.first_start + step, ..slice }
     }
 
+    /// The slice that all rows are in, if there is one and none of them is late for any of its windows: so it mostly is.
+    fn common_slice(&self, rows: &WindowRows) -> Option<Slice> {
+        let first = *rows.rowtimes.first()?;
+        let (low, high) =
+            rows.rowtimes.iter().fold((first, first), |(low, high), time| (low.min(*time), high.max(*time)));
+        let slice = self.slicer.slice_of(first)?;
+        let is_common = slice.start <= low && high < slice.end && *rows.before.last()? < slice.end - 1;
+        is_common.then_some(slice)
+    }
+
     /// Sorts rows into slices until one needs windows closed first.
     fn sort_rows(&mut self, rows: &WindowRows, from: usize, missed: &mut Missed) -> Taken {
+        if let Some(slice) = self.common_slice(rows) {
+            let end = u32::try_from(rows.rowtimes.len()).expect("a batch has fewer than 4 billion rows");
+            self.touched.push((slice, (0..end).skip(from).collect()));
+            return Taken::All;
+        }
         // The slice of the row before, and its place in `touched`: rows mostly stay in it.
         let mut current: Option<(Slice, Option<usize>)> = None;
         for row in from..rows.rowtimes.len() {

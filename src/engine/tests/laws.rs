@@ -56,7 +56,7 @@ fn how_often_the_clock_is_asked_does_not_show() {
         let mut engine = engine(&plan, 1);
         let mut collected = Collected::default();
         let pushed = batches(&events, 4_096);
-        let appends: Vec<i64> = pushed.iter().map(|(_, batch)| batch.append_time.0).collect();
+        let appends: Vec<i64> = pushed.iter().map(|(_, batch)| batch.append_times[0]).collect();
         for (index, batch) in pushed.into_iter().enumerate() {
             engine.push(vec![batch]).expect("a good batch");
             let next = appends.get(index + 1).copied().unwrap_or(appends[index]);

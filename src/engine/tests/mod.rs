@@ -1,5 +1,6 @@
 //! The engine against a naive model, laws 2 and 3, and what becomes of bad rows. Values are `key|rowtime|amount` lines.
 
+mod decoded;
 mod laws;
 mod model;
 mod rows;
@@ -12,7 +13,7 @@ use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream};
 use crate::error::Result;
 use crate::format::{Decoded, Decoder, Encoder, FormatSpec, Rejected};
 use crate::log::records::{LogBatch, RecordColumns, decode_headers};
-use crate::types::{AppendTime, Position, TopicId};
+use crate::types::{AppendTime, TopicId};
 use arrow::array::{Array, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -225,14 +226,15 @@ pub(super) fn log_batch(events: &[Event], first: usize) -> LogBatch {
     assert!(events.iter().all(|event| event.append_us == events[0].append_us));
     LogBatch {
         topic: TopicId(1),
-        first_position: Position(first as u64),
-        append_time: AppendTime(events[0].append_us),
+        positions: (first as u64..).take(events.len()).collect(),
+        append_times: events.iter().map(|event| event.append_us).collect(),
         partitions: events.iter().map(|event| event.partition).collect(),
         offsets: (first as u64..).take(events.len()).collect(),
         timestamps: events.iter().map(|_| Some(7)).collect(),
         keys: events.iter().map(|_| Some(b"rk".as_slice())).collect(),
         values: events.iter().map(|event| Some(event.value.as_bytes())).collect(),
         headers: events.iter().map(|_| Some(b"".as_slice())).collect(),
+        decoded: None,
     }
 }
 

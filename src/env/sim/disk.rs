@@ -1,6 +1,6 @@
 //! The simulated disk: what is durable, what is pending, what fails.
 
-use crate::env::{DirEntry, Disk, DiskFile, LockError, LockGuard, Mapped, OpenMode, parent_of};
+use crate::env::{DirEntry, Disk, DiskFile, DiskSpace, LockError, LockGuard, Mapped, OpenMode, parent_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -19,9 +19,18 @@ pub enum Crash {
     Without(usize),
     /// All, but the last write only up to this many of its bytes.
     Torn(usize),
+    /// All, but the last write only in these eighths of its sectors (bit 0 is the first).
+    Sectors(u8),
     /// All names and lengths, but not the content of any write: what it added reads as zeros.
     Grown,
+    /// All names, but nothing of any content: a file renamed before its content came.
+    Names,
+    /// All contents, but no names: a file created, written and not found.
+    Contents,
 }
+
+/// What a disk writes at once.
+const SECTOR: usize = 512;
 
 /// What a failing call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +105,8 @@ struct State {
     locks: BTreeSet<PathBuf>,
     calls: u64,
     fault: Option<Fault>,
+    /// Bytes that all files together may have.
+    capacity: Option<u64>,
     history: Vec<Call>,
     keep_history: bool,
 }
@@ -115,6 +126,25 @@ fn apply(content: &mut Arc<Vec<u8>>, op: &FileOp) {
             content[from..to].copy_from_slice(bytes);
         }
     }
+}
+
+/// Writes only some eighths of the sectors that a write touches.
+fn apply_sectors(content: &mut Arc<Vec<u8>>, at: usize, bytes: &[u8], eighths: u8) {
+    let group = sectors(at, bytes.len()).div_ceil(8).max(1);
+    let mut from = 0;
+    while from < bytes.len() {
+        let number = ((at + from) / SECTOR - at / SECTOR) / group;
+        let end = ((at / SECTOR + (number + 1) * group) * SECTOR - at).min(bytes.len());
+        if eighths >> number & 1 == 1 {
+            apply(content, &FileOp::Write { at: (at + from) as u64, bytes: bytes[from..end].into() });
+        }
+        from = end;
+    }
+}
+
+/// How many sectors a write of `len` bytes at `at` touches.
+fn sectors(at: usize, len: usize) -> usize {
+    if len == 0 { 0 } else { (at + len - 1) / SECTOR - at / SECTOR + 1 }
 }
 
 fn index(place: u64) -> usize {
@@ -243,6 +273,30 @@ impl State {
         (number == fault.call || (fault.lasting && number > fault.call)).then_some(fault.kind)
     }
 
+    /// Bytes of all files that have a name.
+    fn used(&self) -> u64 {
+        let dirs = self.nodes.values().filter_map(|node| match node {
+            Node::Dir(dir) => Some(dir),
+            Node::File(_) => None,
+        });
+        let named = dirs.flat_map(|dir| dir.visible.values()).filter_map(|id| self.nodes.get(id));
+        named
+            .map(|node| match node {
+                Node::File(file) => file.visible.len() as u64,
+                Node::Dir(_) => 0,
+            })
+            .sum()
+    }
+
+    /// How many of `len` bytes at `at` of a file fit on the disk; `StorageFull` if none does.
+    fn room_for(&mut self, id: u64, at: u64, len: usize) -> io::Result<usize> {
+        let Some(capacity) = self.capacity else { return Ok(len) };
+        let free = capacity.saturating_sub(self.used());
+        let has = self.file(id).visible.len() as u64;
+        let fits = index((has + free).saturating_sub(at)).min(len);
+        if fits == 0 && len > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(fits) }
+    }
+
     fn check(&mut self, needs_space: bool) -> io::Result<()> {
         match self.fault() {
             Some(FaultKind::Eio) => Err(io::Error::from_raw_os_error(5)),
@@ -314,6 +368,16 @@ impl SimDisk {
         state.fault = fault;
     }
 
+    /// Lets all files together have this many bytes, from now on; `None` for any number.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
     /// Number of calls of any kind since the disk was made or a fault was set.
     pub fn calls(&self) -> u64 {
         self.state().calls
@@ -324,10 +388,10 @@ impl SimDisk {
         pending_ops(&self.state()).len()
     }
 
-    /// Length of the last write that a power cut could tear.
-    pub fn last_write_len(&self) -> Option<usize> {
+    /// Length of the last write that a power cut could tear, and how many sectors it touches.
+    pub fn last_write(&self) -> Option<(usize, usize)> {
         let state = self.state();
-        last_write(&state).map(|(_, len)| len)
+        last_write(&state).map(|(_, at, len)| (len, sectors(index(at), len)))
     }
 
     /// The disk as a power cut would leave it.
@@ -335,12 +399,12 @@ impl SimDisk {
     pub fn crash(&self, choice: Crash) -> SimDisk {
         let state = self.state();
         let order = pending_ops(&state);
-        let last = last_write(&state).map(|(op, _)| op);
+        let last = last_write(&state).map(|(op, ..)| op);
         let survives = |op: u64| {
             let rank = order.partition_point(|other| *other < op);
             match choice {
                 Crash::Nothing => false,
-                Crash::All | Crash::Torn(_) | Crash::Grown => true,
+                Crash::All | Crash::Torn(_) | Crash::Sectors(_) | Crash::Grown | Crash::Names | Crash::Contents => true,
                 Crash::Prefix(n) => rank < n,
                 Crash::Without(n) => rank != n,
             }
@@ -356,6 +420,10 @@ impl SimDisk {
                                 let bytes = bytes[..cut.min(bytes.len())].into();
                                 apply(&mut durable, &FileOp::Write { at: *at, bytes });
                             }
+                            (Crash::Sectors(eighths), FileOp::Write { at, bytes }) if Some(*op) == last => {
+                                apply_sectors(&mut durable, index(*at), bytes, eighths);
+                            }
+                            (Crash::Names, _) => {}
                             (Crash::Grown, FileOp::Write { at, bytes }) => {
                                 let len = index(*at) + bytes.len();
                                 let grown = durable.len().max(len);
@@ -368,7 +436,8 @@ impl SimDisk {
                 }
                 Node::Dir(dir) => {
                     let mut durable = dir.durable.clone();
-                    for (_, change) in dir.pending.iter().filter(|(op, _)| survives(*op)) {
+                    let named = |(op, _): &&(u64, DirOp)| survives(*op) && choice != Crash::Contents;
+                    for (_, change) in dir.pending.iter().filter(named) {
                         apply_names(&mut durable, change);
                     }
                     Node::Dir(DirNode { visible: durable.clone(), durable, pending: Vec::new() })
@@ -393,6 +462,21 @@ impl SimDisk {
         let id = state.find(path).expect("only existing files are poked");
         let bytes = Arc::new(bytes);
         *state.file(id) = FileNode { durable: bytes.clone(), visible: bytes, pending: Vec::new() };
+    }
+
+    /// Makes a file with these bytes, durable, and the directories above it: a disk that another machine wrote.
+    pub fn seed(&self, path: &Path, bytes: Vec<u8>) {
+        let parents: Vec<&Path> = path.ancestors().skip(1).collect();
+        for parent in parents.iter().rev().filter(|parent| parent.file_name().is_some()) {
+            let _ = self.create_dir(parent);
+        }
+        let mut state = self.state();
+        let _ = state.create(path, false);
+        drop(state);
+        self.poke(path, bytes);
+        for parent in parents {
+            let _ = self.sync_dir(parent);
+        }
     }
 
     /// All files with their bytes, by path: to compare two disks.
@@ -425,13 +509,13 @@ fn pending_ops(state: &State) -> Vec<u64> {
     ops
 }
 
-fn last_write(state: &State) -> Option<(u64, usize)> {
+fn last_write(state: &State) -> Option<(u64, u64, usize)> {
     let files = state.nodes.values().filter_map(|node| match node {
         Node::File(file) => Some(file),
         Node::Dir(_) => None,
     });
     let writes = files.flat_map(|file| &file.pending).filter_map(|(op, change)| match change {
-        FileOp::Write { bytes, .. } => Some((*op, bytes.len())),
+        FileOp::Write { at, bytes } => Some((*op, *at, bytes.len())),
         FileOp::SetLen(_) => None,
     });
     writes.max()
@@ -465,6 +549,7 @@ impl DiskFile for SimFile {
             Some(FaultKind::ShortWrite) => bytes.len().div_ceil(2),
             None => bytes.len(),
         };
+        let len = state.room_for(self.id, at, len)?;
         state.run(Call::File(self.id, FileOp::Write { at, bytes: bytes[..len].into() }));
         Ok(len)
     }
@@ -487,7 +572,8 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.check(true)?;
+        let grows = len > state.file(self.id).visible.len() as u64;
+        state.check(grows)?;
         state.run(Call::File(self.id, FileOp::SetLen(len)));
         Ok(())
     }
@@ -603,6 +689,13 @@ impl Disk for SimDisk {
         state.run(Call::File(id, FileOp::Write { at: 0, bytes: contents.as_bytes().into() }));
         state.locks.insert(path.to_owned());
         Ok(Box::new(SimLock { disk: self.clone(), path: path.to_owned() }))
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<Option<DiskSpace>> {
+        let mut state = self.state();
+        state.check(false)?;
+        let used = state.used();
+        Ok(state.capacity.map(|total| DiskSpace { free: total.saturating_sub(used), total }))
     }
 
     fn is_os(&self) -> bool {

@@ -17,6 +17,14 @@ impl MemoryView {
     pub(super) fn with(applied: FrameSeq, entries: BTreeMap<(MetaSpace, String), Vec<u8>>) -> MemoryView {
         MemoryView { applied, entries }
     }
+
+    /// What another view holds now.
+    pub(crate) fn copy_of(view: &dyn CatalogView) -> MemoryView {
+        let spaces = MetaSpace::ALL.into_iter();
+        let entries =
+            spaces.flat_map(|space| view.scan(space, "").into_iter().map(move |(key, value)| ((space, key), value)));
+        MemoryView { applied: view.applied(), entries: entries.collect() }
+    }
 }
 
 impl CatalogView for MemoryView {

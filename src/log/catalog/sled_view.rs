@@ -47,7 +47,7 @@ pub struct Opened {
 }
 
 impl SledView {
-    /// Opens the view in `dir` for the journal whose first file has the salt `journal`.
+    /// Opens the view in `dir` for the log with the id `journal`.
     pub fn open(env: &Env, dir: &Path, journal: u64) -> Result<Opened> {
         if !env.disk.exists(dir).map_err(|cause| Error::io("looking for", dir, cause))? {
             return Ok(SledView::create(env, dir, journal));

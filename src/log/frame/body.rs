@@ -248,16 +248,18 @@ pub fn decode(
     let [timestamps, keys, values, headers] = *kinds else {
         return Err(CodecError::Invalid { what: "column kinds", value: kinds.len() as u64 });
     };
+    let positions: Vec<u64> = (first_position.0..).take(rows).collect();
     let batch = LogBatch {
         topic: entry.topic,
-        first_position,
-        append_time,
-        partitions,
-        offsets,
+        positions: positions.into(),
+        append_times: vec![append_time.0; rows].into(),
+        partitions: partitions.into(),
+        offsets: offsets.into(),
         timestamps: pieces.timestamps(timestamps, rows)?,
         keys: pieces.bytes(keys, rows, "keys")?,
         values: pieces.bytes(values, rows, "values")?,
         headers: pieces.bytes(headers, rows, "headers")?,
+        decoded: None,
     };
     if pieces.at != body.len() {
         return Err(CodecError::Invalid { what: "bytes after the body", value: (body.len() - pieces.at) as u64 });

@@ -33,6 +33,7 @@
 use super::header::FrameHeader;
 use super::{Codec, padded};
 use crate::codec::{CodecError, Reader};
+use crate::log::topic::PARTITIONS_MAX;
 use crate::types::{Offset, PartitionId, TopicId};
 
 const TOPIC_LEN: usize = 48;
@@ -40,6 +41,9 @@ const RUN_LEN: usize = 32;
 
 /// Largest decompressed body that is read.
 pub const BODY_MAX: u32 = 1 << 30;
+
+/// Most records that a topic can have in a frame: rows without content take no bytes in a body, so its length is no bound.
+pub const ROWS_MAX: u32 = 1 << 22;
 
 /// Who wrote a run, for producers that number their records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +168,9 @@ fn decode_topic(reader: &mut Reader<'_>) -> Result<TopicEntry, CodecError> {
         body_crc: reader.u32("body CRC")?,
         runs: Vec::new(),
     };
+    if records > ROWS_MAX {
+        return Err(CodecError::Invalid { what: "topic records", value: u64::from(records) });
+    }
     let plain_fits = entry.codec != Codec::Plain || entry.plain_len == entry.body_len;
     if records == 0 || !plain_fits || entry.plain_len > BODY_MAX {
         return Err(CodecError::Invalid { what: "body length", value: u64::from(entry.plain_len) });
@@ -185,6 +192,9 @@ fn decode_topic(reader: &mut Reader<'_>) -> Result<TopicEntry, CodecError> {
 
 fn decode_run(reader: &mut Reader<'_>) -> Result<Run, CodecError> {
     let partition = PartitionId(reader.u32("run partition")?);
+    if partition.0 >= PARTITIONS_MAX {
+        return Err(CodecError::Invalid { what: "run partition", value: u64::from(partition.0) });
+    }
     let count = reader.u32("run length")?;
     let base = Offset(reader.u64("run offset")?);
     let id = reader.i64("producer id")?;

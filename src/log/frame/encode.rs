@@ -14,6 +14,8 @@ pub struct TopicInput<'a> {
     pub parts: Vec<&'a Rows>,
     /// By partition.
     pub runs: Vec<Run>,
+    /// How the body is written; `None` as the frame's other bodies.
+    pub codec: Option<Codec>,
 }
 
 /// A frame to be written.
@@ -78,6 +80,7 @@ fn encode_topic(
     start: usize,
     out: &mut Vec<u8>,
 ) -> TopicEntry {
+    let codec = input.codec.unwrap_or(codec);
     let at = out.len();
     body::encode(&input.parts, out);
     let plain_len = out.len() - at;

@@ -15,6 +15,8 @@
 //! | 48 | 8 | append clock when the file was made, microseconds |
 //! | 56 | 8 | where the frames of the previous file end, in bytes; 0 without a previous file |
 //! | 64 | 4 | CRC of the block, this field being 0 |
+//! | 68 | 4 | 0 |
+//! | 72 | 8 | log id, random, the same in all files of a log |
 //!
 //! Frame header, 80 bytes:
 //!
@@ -62,6 +64,8 @@ pub struct FileHeader {
     pub number: u64,
     /// Starts every CRC in the file.
     pub salt: u64,
+    /// The same in all files of a log, and in no other log.
+    pub log_id: u64,
     /// Sequence of its first frame.
     pub first_seq: FrameSeq,
     /// Position of its first record.
@@ -85,6 +89,8 @@ impl FileHeader {
         block.extend_from_slice(&self.first_position.0.to_le_bytes());
         block.extend_from_slice(&self.clock.0.to_le_bytes());
         block.extend_from_slice(&self.previous_len.to_le_bytes());
+        block.extend_from_slice(&[0; 8]);
+        block.extend_from_slice(&self.log_id.to_le_bytes());
         block.resize(FILE_HEADER_BLOCK, 0);
         let sum = crc32fast::hash(&block);
         block[FILE_CRC_AT..FILE_CRC_AT + 4].copy_from_slice(&sum.to_le_bytes());
@@ -102,15 +108,18 @@ impl FileHeader {
         let version = reader.u16("file version")?;
         reader.u16("file header")?;
         let features = reader.u32("features")?;
-        let header = FileHeader {
+        let mut header = FileHeader {
             number: reader.u64("file number")?,
             salt: reader.u64("salt")?,
+            log_id: 0,
             first_seq: FrameSeq(reader.u64("first sequence")?),
             first_position: Position(reader.u64("first position")?),
             clock: AppendTime(reader.i64("clock")?),
             previous_len: reader.u64("previous length")?,
         };
         let sum = reader.u32("file header CRC")?;
+        reader.u32("file header")?;
+        header.log_id = reader.u64("log id")?;
         block[FILE_CRC_AT..FILE_CRC_AT + 4].fill(0);
         if crc32fast::hash(&block) != sum {
             return Err(CodecError::Invalid { what: "file header CRC", value: u64::from(sum) });
@@ -269,6 +278,13 @@ pub(crate) fn set_synced_end(frame: &mut [u8], salt: u64, at: u64, synced_end: F
     frame[..FRAME_HEADER_LEN].copy_from_slice(&header);
 }
 
+/// The header that begins here as if its checksum were right; `None` if nothing like a header begins here.
+pub(crate) fn resealed(bytes: &[u8], salt: u64, at: u64) -> Option<[u8; FRAME_HEADER_LEN]> {
+    let mut header: [u8; FRAME_HEADER_LEN] = bytes.get(..FRAME_HEADER_LEN)?.try_into().ok()?;
+    seal(&mut header, salt, at);
+    may_begin(bytes).then_some(header)
+}
+
 fn seal(header: &mut [u8; FRAME_HEADER_LEN], salt: u64, at: u64) {
     let sum = crc(salt, Part::Header, at, 0, &header[..FRAME_CRC_AT]);
     header[FRAME_CRC_AT..].copy_from_slice(&sum.to_le_bytes());
@@ -316,6 +332,7 @@ mod tests {
         let header = FileHeader {
             number: 3,
             salt: 77,
+            log_id: 78,
             first_seq: FrameSeq(9),
             first_position: Position(11),
             clock: AppendTime(-1),

@@ -1,26 +1,28 @@
 //! The frame: the unit of atomicity of the journal. Fixed-width, little-endian, written by hand.
 //!
 //! ```text
-//! journal file   file header | file header again | frame | frame | ... | zeros or end of file
+//! journal file   file header | file header again | frame | frame | ... | footer, zeros or end of file
 //! frame          header | directory | metadata | body of topic 1 | body of topic 2 | ...
 //! ```
 //!
 //! Everything starts at a multiple of 8, so that columns can be used where they lie. Every part has a CRC of its own, and
 //! every CRC starts with the file's random salt and the part's place or number: bytes that a client sent, an older file
-//! left, or a disk misplaced are never taken for a frame. The parts: [`header`], [`directory`], [`body`].
+//! left, or a disk misplaced are never taken for a frame. The parts: [`header`], [`directory`], [`body`]; behind the last frame
+//! of a file that is complete, the [`footer`].
 
 pub mod body;
 pub mod directory;
 pub mod encode;
+pub mod footer;
 pub mod header;
 
 use crate::codec::CodecError;
 
 /// The format version this build writes, and the only one it reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// How the bytes of a body are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 pub enum Codec {
     /// As they are.
     #[default]
@@ -51,12 +53,14 @@ impl Codec {
 }
 
 /// Which part of a frame a CRC belongs to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
     Directory,
     Meta,
     Body,
+    Footer,
+    Trailer,
 }
 
 /// CRC-32 (IEEE) of `bytes`, after salt, part, place (byte in the file for headers, else frame sequence) and topic (0 for
@@ -71,6 +75,8 @@ pub(crate) fn crc(salt: u64, part: Part, place: u64, topic: u32, bytes: &[u8]) -
         Part::Directory => 2,
         Part::Meta => 3,
         Part::Body => 4,
+        Part::Footer => 5,
+        Part::Trailer => 6,
     };
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&seed);

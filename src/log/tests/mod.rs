@@ -1,11 +1,23 @@
 //! Tests of the log as a whole, on the simulated disk unless said otherwise.
 
 mod basic;
+mod clients;
 mod crash;
 mod faults;
+mod forged;
+mod fuzz;
 mod history;
+mod journal;
+mod modes;
+mod mutants;
+mod numbered;
+mod retaining;
+mod room;
+mod rot;
+mod sealing;
 mod seeking;
 mod threads;
+mod trimming;
 
 use super::records::{LogBatch, Partitioning, Record, RecordColumns, decode_headers};
 use super::{Log, LogOptions, ViewKind};
@@ -35,8 +47,8 @@ fn rows_of(batch: &LogBatch) -> Vec<Row> {
         topic: batch.topic.0,
         partition: batch.partitions[row],
         offset: batch.offsets[row],
-        position: batch.first_position.0 + row as u64,
-        append_time: batch.append_time.0,
+        position: batch.positions[row],
+        append_time: batch.append_times[row],
         timestamp: (!batch.timestamps.is_null(row)).then(|| batch.timestamps.value(row)),
         key: bytes(&batch.keys, row),
         value: bytes(&batch.values, row),
@@ -56,6 +68,8 @@ fn small() -> LogOptions {
         frame_bytes: 1 << 10,
         view: ViewKind::Memory,
         idle_mark_us: 0,
+        snapshot_bytes: 16 << 10,
+        background: false,
         ..LogOptions::default()
     }
 }
@@ -78,7 +92,11 @@ fn values(values: &[&str]) -> RecordColumns {
 }
 
 fn read_all(log: &Log, topics: &[TopicId]) -> Vec<Row> {
-    let mut reader = log.reader(topics, Position(0));
+    read_from(log, topics, Position(0))
+}
+
+fn read_from(log: &Log, topics: &[TopicId], from: Position) -> Vec<Row> {
+    let mut reader = log.reader(topics, from);
     let mut rows = Vec::new();
     while let Some(batch) = reader.next(log.durable_end()).unwrap() {
         assert!(!batch.is_empty());

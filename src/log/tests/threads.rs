@@ -124,7 +124,7 @@ impl Log {
     /// The append time that reading gives a batch's first record.
     fn seek_time(&self, ack: &crate::log::Ack) -> AppendTime {
         let mut reader = self.reader(&[ack.topics[0].topic], ack.topics[0].first_position);
-        reader.next(self.durable_end()).unwrap().unwrap().append_time
+        reader.next(self.durable_end()).unwrap().unwrap().last_append_time()
     }
 }
 

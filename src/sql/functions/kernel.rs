@@ -1,7 +1,7 @@
 //! What a function is to the expression evaluator: a kernel over columns and constants.
 
 use super::super::expr::Typed;
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StringBuilder, TimestampMillisecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimestampMillisecondType};
 use datafusion_common::config::ConfigOptions;
@@ -112,6 +112,14 @@ impl Args<'_> {
     pub fn moment(&self, index: usize, row: usize) -> Option<i64> {
         let place = self.place(index, row)?;
         self.values[index].as_primitive_opt::<TimestampMillisecondType>().map(|array| array.value(place))
+    }
+
+    /// A column of timestamps in ms.
+    pub fn moments(&self, index: usize) -> Result<&TimestampMillisecondArray> {
+        match self.array(index)?.as_primitive_opt() {
+            Some(array) => Ok(array),
+            None => exec_err!("argument {} is no TIMESTAMP(3)", index + 1),
+        }
     }
 
     /// One text for each row.

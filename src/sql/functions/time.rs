@@ -6,8 +6,9 @@ use super::super::{cast, types};
 use super::civil::{Civil, DAY_MS, Pattern, days_from_civil, format_timestamp, parse_timestamp};
 use super::kernel::{Args, make};
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimestampMillisecondType};
 use datafusion_common::{Result, exec_err};
+use std::sync::Arc;
 
 /// A date or timestamp as a timestamp.
 fn moment(value: Typed) -> Result<Typed, String> {
@@ -31,7 +32,8 @@ pub(in super::super) fn shift(value: Typed, interval: Interval, sign: i64) -> Re
     let shifted = match interval {
         Interval::Millis(ms) => make("SHIFT_MS", (ms * sign).to_string(), vec![value], data_type, nullable, |args| {
             let amount: i64 = args.parameter.parse().unwrap_or(0);
-            args.longs(|row| Ok(args.moment(0, row).map(|ms| ms.saturating_add(amount))))
+            let shifted = args.moments(0)?.unary::<_, TimestampMillisecondType>(|ms| ms.saturating_add(amount));
+            Ok(Arc::new(shifted.with_data_type(args.result.clone())))
         }),
         Interval::Months(months) => {
             let months = i64::from(months) * sign;
