@@ -146,7 +146,16 @@ fn topics_know_their_columns_and_their_writer() {
     assert_eq!(described.stdout, "partition,first_offset,end_offset\n0,0,6\n");
     assert!(described.stderr.contains("ts TIMESTAMP(3), user_id STRING, ms INT"), "{}", described.stderr);
     let list = place.ok(&["topic", "list", "--format", "csv"]);
-    assert!(list.contains("per_minute,1,4,job\n") && list.contains("per_minute.late,1,1,job\n"), "{list}");
+    assert!(list.contains("per_minute,1,4,job,,,1h\n") && list.contains("per_minute.late,1,1,job,"), "{list}");
+    let rebuilt = place.kappa(&["topic", "rebuild", "visits"]);
+    assert!(rebuilt.code == 0 && rebuilt.stderr.contains("has its columns already"), "{}", rebuilt.stderr);
+    place.write("other.sql", &JOB.replace("ms INT", "ms BIGINT"));
+    place.ok(&["topic", "rebuild", "visits", "--columns", "other.sql"]);
+    let described = place.kappa(&["topic", "describe", "visits"]);
+    assert!(described.stderr.contains("ts TIMESTAMP(3), user_id STRING, ms BIGINT"), "{}", described.stderr);
+    place.ok(&["topic", "create", "unknown"]);
+    place.fails(&["topic", "rebuild", "unknown"], 2, &["declared", "--columns"]);
+    place.fails(&["topic", "rebuild", "unknown", "--columns", "job.sql"], 2, &["no table", "unknown"]);
     place.fails(&["topic", "delete", "per_minute"], 2, &["job", "--restart"]);
     place.ok(&["topic", "delete", "visits"]);
     place.fails(&["consume", "visits"], 2, &["visits"]);
@@ -214,6 +223,23 @@ fn wrong_arguments_are_refused() {
 }
 
 #[test]
+fn groups_are_moved_and_durability_is_chosen_by_name() {
+    let place = Place::new();
+    place.write("lines.txt", "a\nb\nc\n");
+    place.ok(&["produce", "lines", "lines.txt", "--durability", "interval:10"]);
+    place.fails(&["produce", "lines", "lines.txt", "--durability", "never"], 2, &["never", "interval:<ms>"]);
+    place.fails(&["produce", "lines", "lines.txt", "--disk-floor", "9999TB"], 4, &["not written", "make room"]);
+    place.fails(&["group", "describe", "g"], 2, &["group g", "kappa group list"]);
+    place.fails(&["group", "reset", "g", "--topic", "lines", "--to", "offset:1"], 2, &["one partition"]);
+    place.ok(&["group", "reset", "g", "--topic", "lines", "--to", "position:1"]);
+    let described = place.ok(&["group", "describe", "g", "--format", "csv"]);
+    assert_eq!(described, "topic,partition,next_offset,end_offset,behind\nlines,0,1,3,2\n");
+    assert_eq!(place.ok(&["group", "list", "--format", "csv"]), "group,topics,behind\ng,lines,2\n");
+    place.ok(&["group", "delete", "g"]);
+    place.fails(&["group", "delete", "g"], 2, &["committed nothing"]);
+}
+
+#[test]
 fn seeks_of_consume() {
     let place = Place::new();
     place.write("in.csv", "k,t,v\na,1000,1\n,3000,2\na,2000,3\nb,,4\n");
@@ -221,7 +247,9 @@ fn seeks_of_consume() {
     let values = |args: &[&str]| place.ok(&[&["consume", "in", "--values"], args].concat());
     assert_eq!(values(&[]), "a,1000,1\n,3000,2\na,2000,3\nb,,4\n");
     assert_eq!(values(&["--from", "time:1500"]), ",3000,2\na,2000,3\nb,,4\n");
-    assert_eq!(values(&["--from", "time:1500", "--to", "time:2500"]), ",3000,2\na,2000,3\n");
+    assert_eq!(values(&["--from", "time:1500", "--to", "time:2500"]), "a,2000,3\n");
+    assert_eq!(values(&["--to", "time:2001"]), "a,1000,1\na,2000,3\n");
+    assert_eq!(values(&["--from", "position:1", "--to", "time:2001", "--max", "5"]), "a,2000,3\n");
     assert_eq!(values(&["--from", "offset:3", "--partition", "0"]), "b,,4\n");
     assert_eq!(values(&["--from", "earliest", "--max", "1"]), "a,1000,1\n");
     assert_eq!(values(&["--from", "latest"]), "");
@@ -229,6 +257,38 @@ fn seeks_of_consume() {
     assert!(none.code == 0 && none.stdout.is_empty() && none.stderr.contains("no such record"), "{}", none.stderr);
     let rows = place.ok(&["consume", "in", "--format", "csv"]);
     assert!(rows.contains(",a,\"a,1000,1\","), "{rows}");
+}
+
+#[test]
+fn topics_are_altered_and_trimmed() {
+    let place = Place::new();
+    place.ok(&["topic", "create", "in", "--retention", "7d", "--retention-bytes", "10GiB"]);
+    place.write("in.csv", "k,t,v\na,1000,1\n,3000,2\na,2000,3\nb,,4\n");
+    place.ok(&["produce", "in", "in.csv", "--format", "csv", "--key", "k", "--time", "t"]);
+    let altered = place.kappa(&["topic", "alter", "in", "--max-future", "10m", "--retention-bytes", "none"]);
+    assert!(altered.stderr.contains("max-future 10m, retention 1w, retention-bytes none"), "{}", altered.stderr);
+    place.fails(&["topic", "alter", "in", "--partitions", "2"], 2, &["cannot change"]);
+    place.fails(&["topic", "alter", "in", "--retention", "7 days"], 2, &["--retention", "7 days", "7d"]);
+    place.fails(&["topic", "alter", "in"], 2, &["nothing to change"]);
+    place.fails(&["topic", "trim", "in", "--before", "time:9999"], 2, &["no such record", "latest"]);
+    let trimmed = place.kappa(&["topic", "trim", "in", "--before", "time:1500"]);
+    assert!(trimmed.code == 0 && trimmed.stderr.contains("1 record removed"), "{}", trimmed.stderr);
+    let described = place.ok(&["topic", "describe", "in", "--format", "json"]);
+    assert_eq!(described, "{\"partition\":0,\"first_offset\":1,\"end_offset\":4}\n");
+    let list = place.ok(&["topic", "list", "--format", "json"]);
+    assert!(list.contains("\"records\":3") && list.contains("\"retention\":\"1w\""), "{list}");
+    let values = |args: &[&str]| place.ok(&[&["consume", "in", "--values"], args].concat());
+    assert_eq!(values(&[]), ",3000,2\na,2000,3\nb,,4\n");
+    assert_eq!(values(&["--from", "time:500"]), ",3000,2\na,2000,3\nb,,4\n");
+    assert_eq!(values(&["--from", "time:500", "--to", "time:2500"]), "a,2000,3\n");
+    place.fails(&["consume", "in", "--from", "offset:0", "--partition", "0"], 2, &["offset 0", "offset 1", "earliest"]);
+    place.ok(&["topic", "trim", "in", "--before", "offset:3", "--partition", "0"]);
+    place.fails(&["consume", "in", "--from", "position:2"], 2, &["position 3", "partition 0 offset 3"]);
+    assert_eq!(values(&[]), "b,,4\n");
+    place.ok(&["topic", "trim", "in", "--before", "latest"]);
+    assert_eq!(values(&[]), "");
+    let at_work = place.kappa(&["topic", "retention"]);
+    assert!(at_work.code == 0 && at_work.stderr.contains("has not jumped"), "{}", at_work.stderr);
 }
 
 #[test]
@@ -316,6 +376,48 @@ fn law_8_damage_is_reported_and_a_job_stops_at_it() {
     assert_eq!(refused.code, 3, "{}", refused.stderr);
     assert!(refused.stderr.contains("--accept-loss"), "{}", refused.stderr);
     place.ok(&["run", "job.sql", "--bounded", "--as", "v3", "--accept-loss"]);
+}
+
+#[test]
+fn an_accepted_loss_is_listed_and_no_longer_stops_readers() {
+    let place = with_visits();
+    place.ok(&["topic", "create", "other"]);
+    let journal = place.path("data/journal/0000000001.journal");
+    let mut bytes = fs::read(&journal).expect("bytes");
+    let at = bytes.windows(8).position(|w| w == b"not json").expect("the record");
+    bytes[at] ^= 1;
+    fs::write(&journal, bytes).expect("damaged");
+    assert_eq!(place.kappa(&["inspect", "--verify"]).code, 3);
+    let listed = place.kappa(&["repair", "--format", "csv"]);
+    assert_eq!(listed.code, 3, "{}", listed.stderr);
+    assert!(
+        listed.stdout.contains("visits,0,0,6,true") && listed.stderr.contains("--accept-loss"),
+        "{}",
+        listed.stdout
+    );
+    assert_eq!(place.kappa(&["consume", "visits", "--values"]).code, 3);
+    let accepted = place.kappa(&["repair", "--accept-loss", "--format", "csv"]);
+    assert_eq!((accepted.code, accepted.stdout), (0, listed.stdout), "{}", accepted.stderr);
+    assert_eq!(place.ok(&["consume", "visits", "--values"]), "");
+    assert!(place.kappa(&["repair"]).stderr.contains("nothing is damaged that was not accepted"));
+    let seen = place.kappa(&["inspect", "--verify", "--format", "csv"]);
+    assert_eq!(seen.code, 0, "{}", seen.stderr);
+    assert!(seen.stderr.contains("accepted loss") && seen.stderr.contains("offsets 0 to 5"), "{}", seen.stderr);
+    assert!(
+        seen.stdout.contains("0000000001.journal,intact,") && seen.stdout.contains("1 accepted losses"),
+        "{}",
+        seen.stdout
+    );
+    assert!(place.ok(&["inspect", "--verify", "--format", "json"]).contains("\"accepted\":[{\"kind\":\"records\""));
+}
+
+#[test]
+fn restarting_is_measured() {
+    let place = Place::new();
+    let sizes = ["--rounds", "2", "--small-mib", "1", "--large-mib", "3"];
+    let shown = place.ok(&[&["bench", "restart", "--format", "csv"][..], &sizes].concat());
+    assert!(shown.lines().count() == 8 && shown.contains("\"open, large log\",ms,"), "{shown}");
+    assert!(!place.path("kappa-bench").exists());
 }
 
 #[test]

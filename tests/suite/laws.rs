@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
-const SQL: &str = "
+pub(crate) const SQL: &str = "
 CREATE TABLE hits (ts TIMESTAMP(3), page STRING, ms INT, WATERMARK FOR ts AS ts - INTERVAL '3' SECOND)
   WITH ('connector' = 'kappa', 'format' = 'json', 'scan.watermark.idle-timeout' = '20 s', 'quiet-close' = 'true');
 CREATE TABLE counts (window_start TIMESTAMP(3), page STRING, n BIGINT, total DOUBLE) WITH ('connector' = 'kappa');
@@ -27,10 +27,10 @@ INSERT INTO visits SELECT window_start, window_end, page, COUNT(*)
 ";
 
 /// A record of the input: partition, wall clock of its append in microseconds, value.
-type Input = (u32, i64, String);
+pub(crate) type Input = (u32, i64, String);
 
 /// Seeded input: three partitions, disorder, silences, rows that do not decode. Rows come in groups of one append time.
-fn input(seed: u64, rows: usize) -> Vec<Input> {
+pub(crate) fn input(seed: u64, rows: usize) -> Vec<Input> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -88,7 +88,7 @@ fn append(log: &Log, sim: &Sim, input: &[Input], cut: usize) {
 
 /// Output bytes: of every output topic every record's partition, timestamp, key, value and headers, in order. A record of
 /// its own for each topic.
-fn output(log: &Log, job: &Job) -> Vec<(String, Vec<String>)> {
+pub(crate) fn output(log: &Log, job: &Job) -> Vec<(String, Vec<String>)> {
     let mut all = Vec::new();
     for output in &job.plan.outputs {
         for stream in job::STREAMS {
@@ -116,7 +116,7 @@ fn output(log: &Log, job: &Job) -> Vec<(String, Vec<String>)> {
 }
 
 /// Topic and row where two outputs part, for a message that can be read.
-fn first_difference(got: &[(String, Vec<String>)], expected: &[(String, Vec<String>)]) -> Option<String> {
+pub(crate) fn first_difference(got: &[(String, Vec<String>)], expected: &[(String, Vec<String>)]) -> Option<String> {
     let topics = |output: &[(String, Vec<String>)]| output.iter().map(|(topic, _)| topic.clone()).collect::<Vec<_>>();
     if topics(got) != topics(expected) {
         return Some(format!("topics {:?}, expected {:?}", topics(got), topics(expected)));
@@ -128,7 +128,7 @@ fn first_difference(got: &[(String, Vec<String>)], expected: &[(String, Vec<Stri
     })
 }
 
-fn bounded(threads: usize) -> Request {
+pub(crate) fn bounded(threads: usize) -> Request {
     Request { bounded: true, flush: true, threads, ..Request::default() }
 }
 

@@ -1,9 +1,23 @@
 //! The integration tests, in one binary: the house rules, the command line, the laws end to end, and Flink's goldens.
 #![expect(clippy::disallowed_methods, reason = "these tests look at files, clocks and threads from outside")]
 
+#[path = "../checker.rs"]
+mod checker;
 mod cli;
+mod dice;
+mod disks;
+mod failing;
+mod fuzz;
 mod golden;
+mod history;
 mod kill;
 mod laws;
+mod ledger;
+mod linear;
+#[path = "../mutate.rs"]
+mod mutate;
+mod power;
+mod readers;
+mod sudden;
 mod tidy;
 mod util;

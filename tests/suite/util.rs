@@ -148,6 +148,11 @@ fn signal(process: u32, name: &str) {
     assert!(status.success(), "kill -{name} {process}");
 }
 
+/// Says something on the terminal also when the test passes: what a loop has shown, or what could not be tested here.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Waits until `is_so`, at most 30 seconds.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
