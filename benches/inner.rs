@@ -1,4 +1,7 @@
-//! The inner parts by themselves: hashing, decoding, a window over decoded events, and the engine from JSON to closed windows.
+//! The inner parts by themselves: hashing, decoding, a window over decoded events, and the engine from JSON and from
+//! decoded columns to closed windows, and history files.
+
+mod history;
 
 use arrow::array::{BinaryArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -6,9 +9,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kappa::codec::xxh64;
 use kappa::engine::{Engine, EngineOptions};
 use kappa::format::{FormatSpec, JsonOptions, decoder};
-use kappa::log::records::LogBatch;
+use kappa::log::records::{DecodedValues, LogBatch};
 use kappa::sql;
-use kappa::types::{AppendTime, Position, TopicId};
+use kappa::types::TopicId;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -44,16 +47,7 @@ fn hashing(c: &mut Criterion) {
 }
 
 fn decoding(c: &mut Criterion) {
-    let ts = DataType::Timestamp(TimeUnit::Millisecond, None);
-    let declared = Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, true),
-        Field::new("ts", ts, true),
-        Field::new("user_id", DataType::Utf8, true),
-        Field::new("page", DataType::Utf8, true),
-        Field::new("referrer", DataType::Utf8, true),
-        Field::new("status", DataType::Int32, true),
-        Field::new("bytes", DataType::Int32, true),
-    ]));
+    let declared = history::declared();
     let values = events(10_000);
     let mut group = c.benchmark_group("json");
     group.throughput(Throughput::Elements(ROWS));
@@ -63,44 +57,61 @@ fn decoding(c: &mut Criterion) {
     }
 }
 
+/// Events as the journal has them, and as history has them for a job that uses `ts` and `user_id`.
+fn batches() -> [(&'static str, LogBatch); 2] {
+    let rows = usize::try_from(ROWS).expect("small");
+    let nothing = BinaryArray::from(vec![None::<&[u8]>; rows]);
+    let raw = LogBatch {
+        topic: TopicId(1),
+        positions: (0..ROWS).collect(),
+        append_times: vec![1_800_000_000_000_000; rows].into(),
+        partitions: vec![0; rows].into(),
+        offsets: (0..ROWS).collect(),
+        timestamps: Int64Array::new_null(rows),
+        keys: nothing.clone(),
+        values: events(1000),
+        headers: BinaryArray::from(vec![Some(&b""[..]); rows]),
+        decoded: None,
+    };
+    let declared = Arc::new(Schema::new(vec![
+        Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+        Field::new("user_id", DataType::Utf8, true),
+    ]));
+    let decoder = decoder(&FormatSpec::Json(JsonOptions::default()), &declared, &[0, 1]).expect("a decoder");
+    let columns = decoder.decode(&raw.values).batch;
+    let decoded =
+        LogBatch { values: nothing, decoded: Some(DecodedValues { columns, undecoded: Vec::new() }), ..raw.clone() };
+    [("JSON", raw), ("columns", decoded)]
+}
+
 fn engine(c: &mut Criterion) {
     let table =
         "CREATE TABLE e (ts TIMESTAMP(3), user_id STRING, bytes INT, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND);
                  CREATE TABLE o (w TIMESTAMP(3), k STRING, n BIGINT) WITH ('connector' = 'blackhole');
                  INSERT INTO o SELECT window_start, user_id, COUNT(*) FROM TABLE(";
     let group_by = ") GROUP BY window_start, window_end, user_id;";
-    let mut group = c.benchmark_group("engine, from JSON");
-    group.throughput(Throughput::Elements(ROWS));
-    for (name, window) in [
-        ("tumble 1 s", "TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
-        ("hop 1 s / 5 s", "HOP(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '5' SECOND)"),
-        ("session 1 s", "SESSION(TABLE e PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
-    ] {
-        let plan = Arc::new(sql::plan("bench.sql", &format!("{table}{window}{group_by}")).expect("a plan"));
-        let rows = usize::try_from(ROWS).expect("small");
-        let nothing = BinaryArray::from(vec![None::<&[u8]>; rows]);
-        let batch = LogBatch {
-            topic: TopicId(1),
-            first_position: Position(0),
-            append_time: AppendTime(1_800_000_000_000_000),
-            partitions: vec![0; rows],
-            offsets: (0..ROWS).collect(),
-            timestamps: Int64Array::new_null(rows),
-            keys: nothing.clone(),
-            values: events(1000),
-            headers: BinaryArray::from(vec![Some(&b""[..]); rows]),
-        };
-        let options = EngineOptions { threads: 1, publish_from_ms: None };
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                let mut engine = Engine::new(Arc::clone(&plan), vec![1], options).expect("an engine");
-                engine.push(vec![(0, batch.clone())]).expect("pushed");
-                engine.finish().expect("finished");
-                engine.drain()
+    for (from, batch) in batches() {
+        let mut group = c.benchmark_group(format!("engine, from {from}"));
+        group.throughput(Throughput::Elements(ROWS));
+        for (name, window) in [
+            ("tumble 1 min", "TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
+            ("tumble 1 s", "TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
+            ("hop 1 s / 5 s", "HOP(TABLE e, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '5' SECOND)"),
+            ("session 1 s", "SESSION(TABLE e PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
+        ] {
+            let plan = Arc::new(sql::plan("bench.sql", &format!("{table}{window}{group_by}")).expect("a plan"));
+            let options = EngineOptions { threads: 1, publish_from_ms: None };
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let mut engine = Engine::new(Arc::clone(&plan), vec![1], options).expect("an engine");
+                    engine.push(vec![(0, batch.clone())]).expect("pushed");
+                    engine.finish().expect("finished");
+                    engine.drain()
+                });
             });
-        });
+        }
     }
 }
 
-criterion_group!(inner, hashing, decoding, engine);
+criterion_group!(inner, hashing, decoding, engine, history::reading, history::writing);
 criterion_main!(inner);
