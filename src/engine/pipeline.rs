@@ -9,7 +9,7 @@ use super::operators::window_session::SessionWindows;
 use super::operators::window_slices::SliceWindows;
 use super::operators::{CauseOf, Closed, Missed, Rows, Taken, WindowOperator, WindowRows, WindowSpec};
 use super::output::{Cause, Outputs};
-use super::plan::{JobPlan, PipelinePlan, Step, WindowKind, WindowPlan};
+use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain, WindowKind, WindowPlan};
 use super::segment::Segment;
 use super::sink::Sink;
 use super::source::batch;
@@ -60,11 +60,11 @@ pub(super) struct Emit<'a> {
 impl Pipeline {
     pub fn new(plan: &JobPlan, index: usize, codecs: Codecs) -> Result<Pipeline> {
         let pipeline = &plan.pipelines[index];
-        let window = pipeline.window.as_ref().map(Window::new).transpose()?;
+        let (before, window, after) = parts(pipeline)?;
         Ok(Pipeline {
-            before: prepare(&pipeline.before)?,
-            after: prepare(&pipeline.after)?,
-            window,
+            before: prepare(before)?,
+            after: prepare(after)?,
+            window: window.map(Window::new).transpose()?,
             sink: Sink::new(plan, index, codecs)?,
             plan: pipeline.clone(),
         })
@@ -185,6 +185,38 @@ impl Pipeline {
     pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
         self.close(i64::MAX, &|_| Cause::END, emit)
     }
+}
+
+/// The steps before the aggregation, the aggregation, and the steps after it. Refuses what cannot be run.
+fn parts(pipeline: &PipelinePlan) -> Result<(&[Step], Option<&WindowPlan>, &[Step])> {
+    let no = |what: &str| Err(Error::input(format!("{what}: not supported")));
+    if pipeline.time == TimeDomain::Append {
+        return no("windows over PROCTIME()");
+    }
+    if pipeline.emission != Emission::default() {
+        return no("allowed lateness and early results");
+    }
+    let steps = pipeline.steps.as_slice();
+    let place = steps.iter().position(Step::is_stateful).unwrap_or(steps.len());
+    let (window, after) = match steps.get(place) {
+        Some(Step::Aggregate(window)) => (Some(window), &steps[place + 1..]),
+        Some(_) => return no("ROW_NUMBER"),
+        None => (None, &[][..]),
+    };
+    if after.iter().any(Step::is_stateful) {
+        return no("windows over the results of windows");
+    }
+    let assigned = steps.iter().filter_map(|step| match step {
+        Step::AssignWindows { zone, .. } => Some(*zone),
+        _ => None,
+    });
+    if assigned.chain(window.map(|window| window.zone)).any(|zone| zone.is_some()) {
+        return no("windows in a time zone");
+    }
+    if window.is_some_and(|window| matches!(window.kind, WindowKind::Attached { .. } | WindowKind::Count { .. })) {
+        return no("windows of rows, and windows by count");
+    }
+    Ok((&steps[..place], window, after))
 }
 
 fn prepare(steps: &[Step]) -> Result<Vec<Prepared>> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 pub use crate::state::accumulator::AggregateFunction;
 pub use crate::window::WindowKind;
+pub use chrono_tz::Tz;
 
 /// A compiled expression over the columns of one batch.
 pub type Expr = Arc<dyn PhysicalExpr>;
@@ -164,18 +165,48 @@ pub struct PipelinePlan {
     pub source: usize,
     /// Index into [`JobPlan::outputs`].
     pub output: usize,
-    /// Steps on source rows.
-    pub before: Vec<Step>,
-    /// The window aggregation, if any.
-    pub window: Option<WindowPlan>,
-    /// Steps on window results (empty without a window). The last step leaves exactly the sink's columns, in order.
-    pub after: Vec<Step>,
-    /// Column of the final source-side row (after `before`) that holds the rowtime, for the output timestamp of
-    /// pipelines without a window; `None`: the record's own timestamp.
+    /// From the source's row to the sink's, in order. The last step leaves exactly the sink's columns, in order.
+    pub steps: Vec<Step>,
+    /// Column of the last row that holds the rowtime, for the output timestamp of pipelines without an aggregation or rank;
+    /// `None`: the record's own timestamp.
     pub rowtime: Option<usize>,
+    /// Which clock closes the windows.
+    pub time: TimeDomain,
+    /// When windows are emitted beside their end.
+    pub emission: Emission,
 }
 
-/// A stateless step.
+impl PipelinePlan {
+    /// The window aggregations, in order.
+    pub fn aggregations(&self) -> impl Iterator<Item = &WindowPlan> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Aggregate(window) => Some(window),
+            _ => None,
+        })
+    }
+}
+
+/// Which clock windows are cut and closed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeDomain {
+    /// The rowtime, by the watermark.
+    #[default]
+    Event,
+    /// `PROCTIME()`: the append time, by the append clock. A window `[s, e)` closes at clock `e` exactly; nothing is late.
+    Append,
+}
+
+/// When results of windows are given out beside their end. Concerns the aggregation of a pipeline that has exactly one and no
+/// rank; in a nest the inner windows emit once, `lateness_ms` after their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Emission {
+    /// `table.exec.emit.allow-lateness`: so long after its end a window still takes records, and is emitted again.
+    pub lateness_ms: i64,
+    /// `table.exec.emit.early-fire.delay` if early firing is enabled: changed windows are emitted at multiples of this append time.
+    pub early_us: Option<i64>,
+}
+
+/// One step of a pipeline.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Keeps rows for which the Boolean expression is true (not null).
@@ -194,9 +225,32 @@ pub enum Step {
         kind: WindowKind,
         /// Rowtime column of the incoming row.
         rowtime: usize,
+        /// As in [`WindowPlan::zone`].
+        zone: Option<Tz>,
         /// Schema after the step.
         schema: SchemaRef,
     },
+    /// Puts rows together by key and window.
+    Aggregate(WindowPlan),
+    /// Keeps the first rows of each window and partition.
+    Rank(RankPlan),
+}
+
+impl Step {
+    /// The row after the step; `None`: as before it.
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        match self {
+            Step::Filter(_) => None,
+            Step::Project { schema, .. } | Step::AssignWindows { schema, .. } => Some(schema),
+            Step::Aggregate(window) => Some(&window.schema),
+            Step::Rank(rank) => Some(&rank.schema),
+        }
+    }
+
+    /// Whether rows wait in it for their window to close.
+    pub fn is_stateful(&self) -> bool {
+        matches!(self, Step::Aggregate(_) | Step::Rank(_))
+    }
 }
 
 /// A grouped window aggregation.
@@ -204,15 +258,53 @@ pub enum Step {
 pub struct WindowPlan {
     /// The windows.
     pub kind: WindowKind,
-    /// Rowtime column of the incoming row.
+    /// Rowtime column of the incoming row; for attached windows the column of their end.
     pub rowtime: usize,
-    /// Group keys besides window_start and window_end (for a session: the session's keys).
+    /// Group keys besides window_start and window_end (for sessions and count windows: their PARTITION BY).
     pub keys: Vec<NamedExpr>,
     /// Aggregates.
     pub aggregates: Vec<AggregateCall>,
+    /// Windows are cut in the local time of this zone, so a day can have 23 or 25 hours; `window_start` and `window_end` are
+    /// local. `None`: in UTC, or in the time that a TIMESTAMP says.
+    pub zone: Option<Tz>,
     /// Result row: keys, aggregates, then `window_start`, `window_end` (both Timestamp(ms), no zone) and `window_time`
-    /// (type of the rowtime; = window_end - 1 ms).
+    /// (type of the rowtime; = window_end - 1 ms). For count windows also `window_reason`: Utf8, 'count', 'timeout' or 'end'.
     pub schema: SchemaRef,
+}
+
+/// `ROW_NUMBER() OVER (PARTITION BY window_start, window_end, .. ORDER BY ..)` with a bound: rows wait until their window closes, then
+/// the first ones of each partition go on, in order. Equal rows are in order of arrival.
+#[derive(Debug, Clone)]
+pub struct RankPlan {
+    /// Column of the incoming row that holds the window's start.
+    pub window_start: usize,
+    /// Column of the incoming row that holds the window's end.
+    pub window_end: usize,
+    /// As in [`WindowPlan::zone`].
+    pub zone: Option<Tz>,
+    /// PARTITION BY besides the window.
+    pub partition: Vec<NamedExpr>,
+    /// ORDER BY.
+    pub order: Vec<Order>,
+    /// The first number that is kept, from 1.
+    pub from: u64,
+    /// The last number that is kept.
+    pub limit: u64,
+    /// Whether the number is a column behind the others: Int64, not null.
+    pub number: bool,
+    /// The incoming row, with the number if there is one.
+    pub schema: SchemaRef,
+}
+
+/// One key of an ORDER BY.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Its value.
+    pub expr: Expr,
+    /// Largest first.
+    pub descending: bool,
+    /// NULL before all values.
+    pub nulls_first: bool,
 }
 
 /// One aggregate of a window.

@@ -45,7 +45,7 @@ impl Sink {
             let schema = schema.project(columns).map_err(|e| Error::internal(format!("key columns: {e}")))?;
             (codecs.encoder)(&output.format, &Arc::new(schema))
         };
-        let key = match &pipeline_plan.window {
+        let key = match pipeline_plan.aggregations().last() {
             _ if !output.primary_key.is_empty() => {
                 Key::Sink(encoder_of(&output.schema, &output.primary_key)?, output.primary_key.clone())
             }

@@ -6,7 +6,8 @@ use super::options::Connector;
 use super::prune::{Needs, moved};
 use super::table::{METADATA, Table, metadata_type};
 use crate::engine::plan::{
-    EventTime, FileIngest, JobPlan, MetadataColumn, NamedExpr, OutputPlan, PipelinePlan, SourcePlan,
+    Emission, EventTime, FileIngest, JobPlan, MetadataColumn, NamedExpr, OutputPlan, PipelinePlan, SourcePlan,
+    TimeDomain,
 };
 use crate::error::Result;
 use arrow::datatypes::{FieldRef, Schema};
@@ -29,13 +30,8 @@ pub(super) fn job(
     inserts: &[Insert],
     notes: Vec<String>,
 ) -> Result<JobPlan> {
-    let needs: Vec<Needs> = inserts
-        .iter()
-        .map(|insert| {
-            let branch = &insert.branch;
-            Needs::of(&branch.before, branch.window.as_ref(), branch.row.len())
-        })
-        .collect();
+    let needs: Vec<Needs> =
+        inserts.iter().map(|insert| Needs::of(&insert.branch.steps, insert.branch.row.len())).collect();
     let mut order: Vec<usize> = Vec::new();
     let mut read: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     for (insert, needs) in inserts.iter().zip(&needs) {
@@ -71,12 +67,13 @@ fn pipeline(
 ) -> Result<PipelinePlan> {
     let branch = &insert.branch;
     let row: Vec<FieldRef> = plan.schema.fields().iter().cloned().collect();
-    let (before, window, places) = needs.apply(&branch.before, branch.window.as_ref(), layout.clone(), row)?;
-    let rowtime = match &window {
-        Some(_) => None,
-        None => branch.columns.iter().find(|column| column.rowtime).and_then(|c| places.get(&c.slot.index()).copied()),
+    let (steps, places) = needs.apply(&branch.steps, layout.clone(), row)?;
+    let rowtime = match branch.is_aggregated() {
+        true => None,
+        false => branch.columns.iter().find(|column| column.rowtime).and_then(|c| places.get(&c.slot.index()).copied()),
     };
-    Ok(PipelinePlan { source, output: insert.output, before, window, after: branch.after.clone(), rowtime })
+    let (time, emission) = (TimeDomain::Event, Emission::default());
+    Ok(PipelinePlan { source, output: insert.output, steps, rowtime, time, emission })
 }
 
 /// The source with the table's columns `read`, and where each of them is in its row.

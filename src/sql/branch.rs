@@ -2,7 +2,7 @@
 
 use super::expr::{Column, Scope, Slot, Typed, WINDOW_BASE, WindowColumn, columns_of, remap};
 use super::types;
-use crate::engine::plan::{Expr, NamedExpr, Step, WindowKind, WindowPlan};
+use crate::engine::plan::{Expr, NamedExpr, Step, WindowKind};
 use crate::error::Result;
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use sqlparser::tokenizer::Span;
@@ -28,12 +28,8 @@ pub(super) struct Pending {
 pub(super) struct Branch {
     /// Index of the table in the catalog.
     pub table: usize,
-    /// Steps before the window, or all steps.
-    pub before: Vec<Step>,
-    /// The aggregation.
-    pub window: Option<WindowPlan>,
-    /// Steps after it.
-    pub after: Vec<Step>,
+    /// Steps so far.
+    pub steps: Vec<Step>,
     /// The physical row now.
     pub row: Vec<FieldRef>,
     /// The visible columns.
@@ -50,12 +46,9 @@ impl Branch {
         Scope { columns: &self.columns, append_time: self.append_time }
     }
 
-    /// Adds a step at the end.
-    pub fn push(&mut self, step: Step) {
-        match self.window {
-            None => self.before.push(step),
-            Some(_) => self.after.push(step),
-        }
+    /// Whether rows are results of a window.
+    pub fn is_aggregated(&self) -> bool {
+        self.steps.iter().any(Step::is_stateful)
     }
 
     /// Schema of the row now.
@@ -68,7 +61,7 @@ impl Branch {
         let window = columns_of(&condition.expr).iter().any(|index| *index >= WINDOW_BASE);
         match (&mut self.pending, window) {
             (Some(pending), true) => pending.filters.push(condition.expr),
-            _ => self.push(Step::Filter(condition.expr)),
+            _ => self.steps.push(Step::Filter(condition.expr)),
         }
     }
 
@@ -103,7 +96,7 @@ impl Branch {
         self.row = values.iter().map(|value| Arc::clone(&value.field)).collect();
         self.columns = columns;
         let schema = self.schema();
-        self.push(Step::Project { columns: values, schema });
+        self.steps.push(Step::Project { columns: values, schema });
     }
 
     /// Makes waiting windows into columns of the row. Sessions cannot: the caller has refused them.
@@ -113,7 +106,7 @@ impl Branch {
         let time = self.row[pending.rowtime].data_type().clone();
         self.row.extend(window_fields(&time));
         let schema = self.schema();
-        self.push(Step::AssignWindows { kind: pending.kind, rowtime: pending.rowtime, schema });
+        self.steps.push(Step::AssignWindows { kind: pending.kind, rowtime: pending.rowtime, zone: None, schema });
         for column in &mut self.columns {
             if let Slot::Window(which) = column.slot {
                 column.slot = Slot::Row(count + which as usize);
@@ -122,7 +115,7 @@ impl Branch {
         for filter in pending.filters {
             let filter =
                 remap(&filter, &|index| if index >= WINDOW_BASE { count + index - WINDOW_BASE } else { index })?;
-            self.push(Step::Filter(filter));
+            self.steps.push(Step::Filter(filter));
         }
         Ok(())
     }

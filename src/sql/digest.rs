@@ -1,7 +1,10 @@
 //! The digest of a plan: equal for files that differ in white space, comments or order of unused statements only.
 
 use crate::codec::xxh64;
-use crate::engine::plan::{AggregateCall, Expr, NamedExpr, OutputPlan, PipelinePlan, SourcePlan, Step, WindowPlan};
+use crate::engine::plan::{
+    AggregateCall, Emission, Expr, NamedExpr, Order, OutputPlan, PipelinePlan, RankPlan, SourcePlan, Step, TimeDomain,
+    Tz, WindowPlan,
+};
 use crate::error::{Error, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::fmt::Write;
@@ -100,41 +103,49 @@ fn shape(expr: &Expr) -> String {
 }
 
 fn describe_pipeline(text: &mut String, pipeline: &PipelinePlan, source: &SchemaRef) -> Result<()> {
-    line(text, format_args!("pipeline {} {} {:?}", pipeline.source, pipeline.output, pipeline.rowtime));
-    let mut row = SchemaRef::clone(source);
-    describe_steps(text, &pipeline.before, &mut row)?;
-    if let Some(window) = &pipeline.window {
-        describe_window(text, window, &row)?;
-        row = SchemaRef::clone(&window.schema);
+    let PipelinePlan { source: from, output, steps, rowtime, time, emission } = pipeline;
+    line(text, format_args!("pipeline {from} {output} {rowtime:?}"));
+    if (*time, *emission) != (TimeDomain::Event, Emission::default()) {
+        line(text, format_args!("emit {time:?} {emission:?}"));
     }
-    describe_steps(text, &pipeline.after, &mut row)
-}
-
-fn describe_steps(text: &mut String, steps: &[Step], row: &mut SchemaRef) -> Result<()> {
+    let mut row = source;
     for step in steps {
-        match step {
-            Step::Filter(condition) => {
-                line(text, format_args!("filter"));
-                describe_expr(text, condition, row)?;
-            }
-            Step::Project { columns, schema } => {
-                line(text, format_args!("project {}", columns.len()));
-                for column in columns {
-                    describe_column(text, column, row)?;
-                }
-                *row = SchemaRef::clone(schema);
-            }
-            Step::AssignWindows { kind, rowtime, schema } => {
-                line(text, format_args!("assign {kind:?} {rowtime}"));
-                *row = SchemaRef::clone(schema);
-            }
-        }
+        describe_step(text, step, row)?;
+        row = step.schema().unwrap_or(row);
     }
     Ok(())
 }
 
+/// A step over `row`.
+fn describe_step(text: &mut String, step: &Step, row: &SchemaRef) -> Result<()> {
+    match step {
+        Step::Filter(condition) => {
+            line(text, format_args!("filter"));
+            describe_expr(text, condition, row)
+        }
+        Step::Project { columns, .. } => {
+            line(text, format_args!("project {}", columns.len()));
+            columns.iter().try_for_each(|column| describe_column(text, column, row))
+        }
+        Step::AssignWindows { kind, rowtime, zone, .. } => {
+            line(text, format_args!("assign {kind:?} {rowtime}"));
+            describe_zone(text, *zone);
+            Ok(())
+        }
+        Step::Aggregate(window) => describe_window(text, window, row),
+        Step::Rank(rank) => describe_rank(text, rank, row),
+    }
+}
+
+fn describe_zone(text: &mut String, zone: Option<Tz>) {
+    if let Some(zone) = zone {
+        line(text, format_args!("zone {zone}"));
+    }
+}
+
 fn describe_window(text: &mut String, window: &WindowPlan, row: &SchemaRef) -> Result<()> {
     line(text, format_args!("window {:?} {}", window.kind, window.rowtime));
+    describe_zone(text, window.zone);
     for key in &window.keys {
         describe_column(text, key, row)?;
     }
@@ -145,6 +156,20 @@ fn describe_window(text: &mut String, window: &WindowPlan, row: &SchemaRef) -> R
         for expr in argument.iter().chain(filter) {
             describe_expr(text, expr, row)?;
         }
+    }
+    Ok(())
+}
+
+fn describe_rank(text: &mut String, rank: &RankPlan, row: &SchemaRef) -> Result<()> {
+    let RankPlan { window_start, window_end, zone, partition, order, from, limit, number, schema: _ } = rank;
+    line(text, format_args!("rank {window_start} {window_end} {} {from} {limit} {number}", partition.len()));
+    describe_zone(text, *zone);
+    for key in partition {
+        describe_column(text, key, row)?;
+    }
+    for Order { expr, descending, nulls_first } in order {
+        line(text, format_args!("order {descending} {nulls_first}"));
+        describe_expr(text, expr, row)?;
     }
     Ok(())
 }

@@ -474,8 +474,7 @@ fn free_name(name: &str, taken: &[Field]) -> String {
 
 /// Adds the projection to the sink's columns, merged into the one before it where there is one.
 fn last_projection(branch: &mut Branch, values: Vec<NamedExpr>) -> Result<()> {
-    let steps = if branch.window.is_some() { &mut branch.after } else { &mut branch.before };
-    let values = match steps.pop() {
+    let values = match branch.steps.pop() {
         Some(Step::Project { columns, .. }) => {
             let merged = values.into_iter().map(|value| {
                 let merged = expr::replace_columns(&value.expr, &|column| {
@@ -486,12 +485,12 @@ fn last_projection(branch: &mut Branch, values: Vec<NamedExpr>) -> Result<()> {
             merged.collect::<Result<Vec<_>>>()?
         }
         other => {
-            steps.extend(other);
+            branch.steps.extend(other);
             values
         }
     };
     branch.row = values.iter().map(|value| Arc::clone(&value.field)).collect();
     let schema = branch.schema();
-    branch.push(Step::Project { columns: values, schema });
+    branch.steps.push(Step::Project { columns: values, schema });
     Ok(())
 }

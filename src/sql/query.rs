@@ -209,16 +209,7 @@ impl Queries<'_> {
         let columns = table.scope();
         let mut row: Vec<_> = table.columns.iter().map(|column| column.value.field(&column.name)).collect();
         row.push(Arc::new(Field::new("append_time", types::timestamp_ltz(), false)));
-        Branch {
-            table: index,
-            before: Vec::new(),
-            window: None,
-            after: Vec::new(),
-            append_time: Some(row.len() - 1),
-            row,
-            columns,
-            pending: None,
-        }
+        Branch { table: index, steps: Vec::new(), append_time: Some(row.len() - 1), row, columns, pending: None }
     }
 
     fn aliased(&self, mut relation: Relation, alias: Option<&ast::TableAlias>) -> Result<Relation> {
@@ -247,7 +238,7 @@ impl Queries<'_> {
         let Ok([mut branch]) = <[Branch; 1]>::try_from(input) else {
             return Err(self.source.error(call.span, "a window over UNION ALL is not supported yet"));
         };
-        if branch.window.is_some() || branch.pending.is_some() {
+        if branch.is_aggregated() || branch.pending.is_some() {
             return Err(self
                 .source
                 .error(call.span, "a window over the results of a window is not supported yet")
@@ -467,9 +458,9 @@ impl Queries<'_> {
     }
 
     fn no_window(&self, branch: &Branch, at: Span) -> Error {
-        let message = match branch.window {
-            Some(_) => "a second aggregation over the results of a window is not supported yet",
-            None => "GROUP BY without a window would change its results forever",
+        let message = match branch.is_aggregated() {
+            true => "a second aggregation over the results of a window is not supported yet",
+            false => "GROUP BY without a window would change its results forever",
         };
         let table = &self.tables[branch.table].name;
         self.source.error(at, message).with_hint(format!(
@@ -547,7 +538,7 @@ impl Queries<'_> {
         fields.extend(aggregates.iter().map(|call| Arc::clone(&call.field)));
         fields.extend(window_fields(&time));
         let schema = Arc::new(Schema::new(fields));
-        WindowPlan { kind: pending.kind, rowtime: pending.rowtime, keys, aggregates, schema }
+        WindowPlan { kind: pending.kind, rowtime: pending.rowtime, keys, aggregates, zone: None, schema }
     }
 }
 
@@ -578,12 +569,12 @@ fn place(
     });
     let filters = filters.collect::<Result<Vec<_>>>()?;
     branch.row = window.schema.fields().iter().cloned().collect();
-    branch.window = Some(window);
+    branch.steps.push(Step::Aggregate(window));
     branch.append_time = None;
     branch.pending = None;
-    branch.after = filters.into_iter().map(Step::Filter).collect();
+    branch.steps.extend(filters.into_iter().map(Step::Filter));
     if let Some(having) = having {
-        branch.after.push(Step::Filter(remap(&having.expr, &move_to)?));
+        branch.steps.push(Step::Filter(remap(&having.expr, &move_to)?));
     }
     let mut moved = Vec::new();
     for (typed, column) in items {

@@ -50,7 +50,7 @@ fn floor(time: i64, offset: i64, unit: i64) -> i128 {
 }
 
 impl Slicer {
-    /// The slicer of a window kind; `None` for sessions, which depend on the data.
+    /// The slicer of a window kind; `None` for those that depend on more than a time.
     pub fn new(kind: WindowKind) -> Option<Slicer> {
         match kind {
             WindowKind::Tumble { size_ms, offset_ms } => {
@@ -62,7 +62,7 @@ impl Slicer {
             WindowKind::Cumulate { max_ms, step_ms, offset_ms } => {
                 Some(Slicer::Cumulate { max: max_ms, step: step_ms, offset: offset_ms })
             }
-            WindowKind::Session { .. } => None,
+            WindowKind::Session { .. } | WindowKind::Attached { .. } | WindowKind::Count { .. } => None,
         }
     }
 

@@ -15,7 +15,7 @@ pub enum WindowKind {
         /// Shift of the boundaries, |offset| < size.
         offset_ms: i64,
     },
-    /// Every `slide`, `size` long; size is a multiple of slide.
+    /// Every `slide`, `size` long. Where the slide is longer, times between the windows are in none.
     Hop {
         /// Length.
         size_ms: i64,
@@ -37,6 +37,20 @@ pub enum WindowKind {
     Session {
         /// Gap.
         gap_ms: i64,
+    },
+    /// The windows that rows have already: two of their columns.
+    Attached {
+        /// Column of the start.
+        start: usize,
+        /// Column of the end.
+        end: usize,
+    },
+    /// Per key every `size` records, and what there is `timeout` after the first of them.
+    Count {
+        /// Records.
+        size: u64,
+        /// Timeout.
+        timeout_ms: Option<i64>,
     },
 }
 

@@ -28,14 +28,8 @@ fn plan() -> JobPlan {
     let quotient: Expr = Arc::new(BinaryExpr::new(lit(100i64), Operator::Divide, column("v")));
     let columns = vec![named("k", column("k"), &source_schema()), named("q", quotient, &source_schema())];
     let projected = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
-    let divided = PipelinePlan {
-        source: 0,
-        output: 1,
-        before: vec![Step::Project { columns, schema: projected.clone() }],
-        window: None,
-        after: vec![],
-        rowtime: None,
-    };
+    let project = Step::Project { columns, schema: projected.clone() };
+    let divided = PipelinePlan { output: 1, ..pipeline(vec![project]) };
     let mut plan = job(Times { max_future_ms: 1_000, ..Times::default() }, vec![windowed(hop, calls())]);
     plan.sources[0].format = json();
     plan.sources[0].declared = declared();

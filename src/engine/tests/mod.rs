@@ -6,8 +6,8 @@ mod model;
 mod rows;
 
 use super::plan::{
-    AggregateCall, AggregateFunction, EventTime, Expr, JobPlan, NamedExpr, OutputPlan, PipelinePlan, SinkKind,
-    SourcePlan, StartupMode, Step, WindowKind, WindowPlan,
+    AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, OutputPlan, PipelinePlan,
+    SinkKind, SourcePlan, StartupMode, Step, TimeDomain, WindowKind, WindowPlan,
 };
 use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream};
 use crate::error::Result;
@@ -184,18 +184,19 @@ pub(super) fn windowed(kind: WindowKind, aggregates: Vec<AggregateCall>) -> Pipe
         fields.push(Field::new(name, ms_type(), false));
     }
     let keys = vec![named("k", column("k"), &source_schema())];
-    let window = WindowPlan { kind, rowtime: 1, keys, aggregates, schema: Arc::new(Schema::new(fields)) };
-    PipelinePlan { source: 0, output: 0, before: vec![], window: Some(window), after: vec![], rowtime: None }
+    let schema = Arc::new(Schema::new(fields));
+    pipeline(vec![Step::Aggregate(WindowPlan { kind, rowtime: 1, keys, aggregates, zone: None, schema })])
+}
+
+pub(super) fn pipeline(steps: Vec<Step>) -> PipelinePlan {
+    let (time, emission) = (TimeDomain::Event, Emission::default());
+    PipelinePlan { source: 0, output: 0, steps, rowtime: None, time, emission }
 }
 
 /// A job of one source and one output. The output's schema is that of the last pipeline.
 pub(super) fn job(times: Times, pipelines: Vec<PipelinePlan>) -> JobPlan {
     let last = pipelines.last().expect("a pipeline");
-    let schema = match (&last.window, last.before.last()) {
-        (Some(window), _) => window.schema.clone(),
-        (None, Some(Step::Project { schema, .. } | Step::AssignWindows { schema, .. })) => schema.clone(),
-        _ => source_schema(),
-    };
+    let schema = last.steps.iter().rev().find_map(Step::schema).cloned().unwrap_or_else(source_schema);
     let output = OutputPlan {
         is_select: false,
         table: "o".to_owned(),

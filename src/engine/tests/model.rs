@@ -43,6 +43,7 @@ impl Open {
                 all(offset_ms, max_ms, (1..=max_ms / step_ms).map(|k| k * step_ms).collect()).collect()
             }
             WindowKind::Session { gap_ms } => return vec![Window { start: time, end: time + gap_ms }],
+            other => panic!("{other:?} is not a matter of times alone"),
         };
         windows.into_iter().filter(|w| w.start <= time && time < w.end).collect()
     }

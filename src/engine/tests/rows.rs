@@ -22,10 +22,6 @@ fn divide() -> Step {
     Step::Project { columns, schema: Arc::new(schema) }
 }
 
-fn stateless(steps: Vec<Step>) -> PipelinePlan {
-    PipelinePlan { source: 0, output: 0, before: steps, window: None, after: vec![], rowtime: None }
-}
-
 #[test]
 fn a_window_record() {
     let plan = job(Times::default(), vec![count_by_key()]);
@@ -78,10 +74,10 @@ fn one_batch_that_spans_a_session_gap() {
 
 #[test]
 fn rows_that_do_not_decode_go_to_each_output_once() {
-    let mut plan = job(Times::default(), vec![count_by_key(), count_by_key(), stateless(vec![])]);
+    let mut plan = job(Times::default(), vec![count_by_key(), count_by_key(), pipeline(vec![])]);
     let other = OutputPlan { table: "p".to_owned(), schema: source_schema(), ..plan.outputs[0].clone() };
     plan.outputs.push(other);
-    plan.outputs[0].schema = plan.pipelines[0].window.as_ref().expect("a window").schema.clone();
+    plan.outputs[0].schema = plan.pipelines[0].steps[0].schema().expect("a window").clone();
     plan.pipelines[2].output = 1;
     let bad = Event { append_us: 5, partition: 2, value: "bad".to_owned() };
     let (out, counters) = output_of(&plan, &[bad.clone(), event(1, 0, "a", 1, 1)]);
@@ -109,7 +105,7 @@ fn a_row_without_rowtime_is_rejected_and_moves_nothing() {
 #[test]
 fn only_the_rows_that_cannot_be_evaluated_are_rejected() {
     let events: Vec<Event> = (0..100).map(|n| event(1, 0, "a", n, n % 40)).collect();
-    let (out, counters) = output_of(&job(Times::default(), vec![stateless(vec![divide()])]), &events);
+    let (out, counters) = output_of(&job(Times::default(), vec![pipeline(vec![divide()])]), &events);
     assert_eq!((out.main[0].len(), counters.rejected), (97, 3));
     assert_eq!(values(&out.main)[0], "a|100");
     assert_eq!(values(&out.rejected), ["a|0|0", "a|40|0", "a|80|0"]);
@@ -119,12 +115,12 @@ fn only_the_rows_that_cannot_be_evaluated_are_rejected() {
 #[test]
 fn a_window_result_that_cannot_be_evaluated_is_reported() {
     let mut pipeline = windowed(MINUTE, vec![call(AggregateFunction::Sum, Some("v"), false)]);
-    let schema = pipeline.window.as_ref().expect("a window").schema.clone();
+    let schema = pipeline.steps[0].schema().expect("a window").clone();
     let sum = col("a0", &schema).expect("a column");
     let quotient: Expr = Arc::new(BinaryExpr::new(lit(100i64), Operator::Divide, sum));
     let columns = vec![named("q", quotient, &schema)];
     let projected = Arc::new(Schema::new(vec![columns[0].field.clone()]));
-    pipeline.after = vec![Step::Project { columns, schema: projected.clone() }];
+    pipeline.steps.push(Step::Project { columns, schema: projected.clone() });
     let mut plan = job(Times::default(), vec![pipeline]);
     plan.outputs[0].schema = projected;
     let (out, counters) = output_of(&plan, &[event(1, 0, "a", 1, 0), event(1, 0, "b", 1, 5)]);
@@ -138,7 +134,7 @@ fn a_window_result_that_cannot_be_evaluated_is_reported() {
 #[test]
 fn a_filter_keeps_true_only() {
     let predicate: Expr = Arc::new(BinaryExpr::new(column("v"), Operator::Gt, lit(1i64)));
-    let plan = job(Times::default(), vec![stateless(vec![Step::Filter(predicate)])]);
+    let plan = job(Times::default(), vec![pipeline(vec![Step::Filter(predicate)])]);
     let null = Event { append_us: 0, partition: 0, value: "n|1|null".to_owned() };
     let (out, _) = output_of(&plan, &[null, event(1, 0, "a", 1, 1), event(1, 0, "b", 2, 2)]);
     assert_eq!(values(&out.main), ["b|2|2|0.35"]);
@@ -148,7 +144,8 @@ fn a_filter_keeps_true_only() {
 #[test]
 fn filtered_rows_still_move_the_watermark() {
     let mut pipeline = count_by_key();
-    pipeline.before = vec![Step::Filter(Arc::new(BinaryExpr::new(column("v"), Operator::Eq, lit(1i64))))];
+    let one = Step::Filter(Arc::new(BinaryExpr::new(column("v"), Operator::Eq, lit(1i64))));
+    pipeline.steps.insert(0, one);
     let plan = job(Times::default(), vec![pipeline]);
     let mut engine = engine(&plan, 1);
     engine.push(batches(&[event(1, 0, "a", 1, 1), event(2, 0, "a", 60_000, 2)], 10)).expect("good");
@@ -180,7 +177,7 @@ fn keys_choose_partitions_only_where_there_are_several() {
     plan.outputs[0].partitions = 4;
     let (out, _) = output_of(&plan, &[event(1, 0, "a", 1, 1)]);
     assert_eq!(out.main[0].partitions, [None], "by key, in the log");
-    plan = job(Times::default(), vec![stateless(vec![])]);
+    plan = job(Times::default(), vec![pipeline(vec![])]);
     plan.outputs[0].partitions = 4;
     let (out, _) = output_of(&plan, &[event(1, 0, "a", 1, 1)]);
     assert!(out.main[0].partitions[0].is_some(), "no key: a partition that no batch can change");
@@ -194,8 +191,8 @@ fn windows_without_aggregation() {
     let mut fields: Vec<Field> = source_schema().fields().iter().map(|f| (**f).clone()).collect();
     fields.extend(["window_start", "window_end", "window_time"].map(|name| Field::new(name, ms_type(), false)));
     let kind = WindowKind::Hop { size_ms: 10, slide_ms: 5, offset_ms: 0 };
-    let assign = Step::AssignWindows { kind, rowtime: 1, schema: Arc::new(Schema::new(fields)) };
-    let mut pipeline = stateless(vec![assign]);
+    let assign = Step::AssignWindows { kind, rowtime: 1, zone: None, schema: Arc::new(Schema::new(fields)) };
+    let mut pipeline = pipeline(vec![assign]);
     pipeline.rowtime = Some(6);
     let (out, _) = output_of(&job(Times::default(), vec![pipeline]), &[event(1, 0, "a", -1, 1)]);
     assert_eq!(values(&out.main), ["a|-1|1|0.225|-10|0|-1", "a|-1|1|0.225|-5|5|4"]);

@@ -37,14 +37,16 @@ fn the_flights() {
     assert!(source.metadata.is_empty());
     assert_eq!(source.ingest.as_ref().unwrap().framing, Framing::Csv { header: true, quote: Some(b'"') });
     let [hourly, sessions] = job.pipelines.as_slice() else { panic!("two pipelines") };
-    let window = hourly.window.as_ref().unwrap();
+    let [Step::Filter(_), Step::Project { .. }, Step::Aggregate(window), Step::Project { schema, .. }] =
+        hourly.steps.as_slice()
+    else {
+        panic!("other steps: {:?}", hourly.steps)
+    };
     assert_eq!(window.kind, WindowKind::Tumble { size_ms: 3_600_000, offset_ms: 0 });
     assert_eq!(names(&window.schema), ["origin", "agg0", "agg1", "window_start", "window_end", "window_time"]);
     assert_eq!(window.aggregates[1].function, AggregateFunction::Avg);
-    assert!(matches!(hourly.before.as_slice(), [Step::Filter(_), Step::Project { .. }]));
-    let [Step::Project { schema, .. }] = hourly.after.as_slice() else { panic!("one projection") };
     assert_eq!(*schema, job.outputs[0].schema);
-    assert_eq!(sessions.window.as_ref().unwrap().kind, WindowKind::Session { gap_ms: 1_800_000 });
+    assert_eq!(sessions.aggregations().next().unwrap().kind, WindowKind::Session { gap_ms: 1_800_000 });
     assert_eq!(job.outputs[1].topic.as_deref(), Some("select-1"));
     assert_eq!(names(&job.outputs[1].schema), ["origin", "window_start", "window_end", "departures"]);
 }
@@ -118,7 +120,7 @@ fn metadata_computed_columns_and_keys() {
     assert_eq!(job.outputs[0].primary_key, [0]);
     assert_eq!(job.notes.len(), 1);
     let row = source_rows(source).unwrap();
-    let batch = steps(&job.pipelines[0].before, row).unwrap();
+    let batch = steps(&job.pipelines[0].steps, row).unwrap();
     assert_eq!(
         (shown(&batch, 0, 0), shown(&batch, 1, 0), shown(&batch, 2, 0)),
         ("14".into(), "010".into(), "NULL".into())
@@ -137,10 +139,12 @@ fn grouped_clauses_see_keys_aggregates_and_windows() {
     );
     let job = plan("t.sql", &text).unwrap();
     let pipeline = &job.pipelines[0];
-    let window = pipeline.window.as_ref().unwrap();
+    let [Step::Filter(_), Step::Aggregate(window), Step::Filter(_), Step::Filter(_), Step::Project { .. }] =
+        pipeline.steps.as_slice()
+    else {
+        panic!("other steps: {:?}", pipeline.steps)
+    };
     assert_eq!((window.keys.len(), window.aggregates.len()), (1, 3));
-    assert!(matches!(pipeline.before.as_slice(), [Step::Filter(_)]));
-    assert!(matches!(pipeline.after.as_slice(), [Step::Filter(_), Step::Filter(_), Step::Project { .. }]));
     let distinct = &window.aggregates[2];
     assert!(distinct.distinct && distinct.filter.is_some());
 }
@@ -160,8 +164,8 @@ fn windows_without_aggregation_and_through_subqueries() {
     );
     let job = plan("t.sql", &text).unwrap();
     assert_eq!((job.sources.len(), job.outputs.len(), job.pipelines.len()), (1, 4, 5));
-    assert!(job.pipelines[0].before.iter().any(|step| matches!(step, Step::AssignWindows { .. })));
-    let kinds: Vec<_> = job.pipelines.iter().filter_map(|p| p.window.as_ref().map(|w| w.kind)).collect();
+    assert!(job.pipelines[0].steps.iter().any(|step| matches!(step, Step::AssignWindows { .. })));
+    let kinds: Vec<_> = job.pipelines.iter().flat_map(|p| p.aggregations()).map(|w| w.kind).collect();
     let cumulate = WindowKind::Cumulate { max_ms: 3_600_000, step_ms: 600_000, offset_ms: 0 };
     assert_eq!(kinds, [cumulate, WindowKind::Tumble { size_ms: 86_400_000, offset_ms: 28_800_000 }]);
     assert_eq!((job.pipelines[3].output, job.pipelines[4].output), (3, 3));

@@ -80,7 +80,7 @@ pub(super) fn steps(steps: &[Step], mut batch: RecordBatch) -> Result<RecordBatc
                 filter_record_batch(&batch, arrow::array::AsArray::as_boolean(&mask)).unwrap()
             }
             Step::Project { columns, schema } => project(columns, schema, &batch)?,
-            Step::AssignWindows { .. } => panic!("windows are not assigned here"),
+            other => panic!("{other:?} is not run here"),
         };
     }
     Ok(batch)
@@ -109,7 +109,7 @@ pub(super) fn source_rows(source: &SourcePlan) -> Result<RecordBatch, String> {
 
 /// Rows of a pipeline without a window over [`TABLE`].
 pub(super) fn run(job: &JobPlan, pipeline: &PipelinePlan) -> Result<RecordBatch, String> {
-    steps(&pipeline.before, source_rows(&job.sources[pipeline.source])?)
+    steps(&pipeline.steps, source_rows(&job.sources[pipeline.source])?)
 }
 
 /// A value as text, with its type: `7: INT`.
