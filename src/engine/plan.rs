@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use crate::state::accumulator::AggregateFunction;
+pub use crate::time::zone::Zone;
 pub use crate::window::WindowKind;
-pub use chrono_tz::Tz;
 
 /// A compiled expression over the columns of one batch.
 pub type Expr = Arc<dyn PhysicalExpr>;
@@ -226,7 +226,7 @@ pub enum Step {
         /// Rowtime column of the incoming row.
         rowtime: usize,
         /// As in [`WindowPlan::zone`].
-        zone: Option<Tz>,
+        zone: Option<Zone>,
         /// Schema after the step.
         schema: SchemaRef,
     },
@@ -266,7 +266,7 @@ pub struct WindowPlan {
     pub aggregates: Vec<AggregateCall>,
     /// Windows are cut in the local time of this zone, so a day can have 23 or 25 hours; `window_start` and `window_end` are
     /// local. `None`: in UTC, or in the time that a TIMESTAMP says.
-    pub zone: Option<Tz>,
+    pub zone: Option<Zone>,
     /// Result row: keys, aggregates, then `window_start`, `window_end` (both Timestamp(ms), no zone) and `window_time`
     /// (type of the rowtime; = window_end - 1 ms). For count windows also `window_reason`: Utf8, 'count', 'timeout' or 'end'.
     pub schema: SchemaRef,
@@ -281,7 +281,7 @@ pub struct RankPlan {
     /// Column of the incoming row that holds the window's end.
     pub window_end: usize,
     /// As in [`WindowPlan::zone`].
-    pub zone: Option<Tz>,
+    pub zone: Option<Zone>,
     /// PARTITION BY besides the window.
     pub partition: Vec<NamedExpr>,
     /// ORDER BY.

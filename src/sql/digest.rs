@@ -3,7 +3,7 @@
 use crate::codec::xxh64;
 use crate::engine::plan::{
     AggregateCall, Emission, Expr, NamedExpr, Order, OutputPlan, PipelinePlan, RankPlan, SourcePlan, Step, TimeDomain,
-    Tz, WindowPlan,
+    WindowPlan, Zone,
 };
 use crate::error::{Error, Result};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -137,7 +137,7 @@ fn describe_step(text: &mut String, step: &Step, row: &SchemaRef) -> Result<()> 
     }
 }
 
-fn describe_zone(text: &mut String, zone: Option<Tz>) {
+fn describe_zone(text: &mut String, zone: Option<Zone>) {
     if let Some(zone) = zone {
         line(text, format_args!("zone {zone}"));
     }

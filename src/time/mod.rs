@@ -2,3 +2,4 @@
 
 pub mod append_clock;
 pub mod watermark;
+pub mod zone;
