@@ -2,11 +2,12 @@
 
 use super::branch::Branch;
 use super::digest;
+use super::expr::Role;
 use super::options::Connector;
 use super::prune::{Needs, moved};
 use super::table::{METADATA, Table, metadata_type};
 use crate::engine::plan::{
-    Emission, EventTime, FileIngest, JobPlan, MetadataColumn, NamedExpr, OutputPlan, PipelinePlan, SourcePlan,
+    Emission, EventTime, FileIngest, JobPlan, MetadataColumn, NamedExpr, OutputPlan, PipelinePlan, SourcePlan, Step,
     TimeDomain,
 };
 use crate::error::Result;
@@ -21,6 +22,8 @@ pub(super) struct Insert {
     pub output: usize,
     /// Steps; the last one leaves the sink's columns.
     pub branch: Branch,
+    /// When windows are emitted beside their end.
+    pub emission: Emission,
 }
 
 /// Puts the job together.
@@ -70,10 +73,25 @@ fn pipeline(
     let (steps, places) = needs.apply(&branch.steps, layout.clone(), row)?;
     let rowtime = match branch.is_aggregated() {
         true => None,
-        false => branch.columns.iter().find(|column| column.rowtime).and_then(|c| places.get(&c.slot.index()).copied()),
+        false => branch
+            .columns
+            .iter()
+            .find(|column| column.role == Role::Rowtime)
+            .and_then(|c| places.get(&c.slot.index()).copied()),
     };
-    let (time, emission) = (TimeDomain::Event, Emission::default());
+    let time = branch.windows.as_ref().map_or(TimeDomain::Event, |windows| windows.domain);
+    let emission = emission(insert, &steps, time);
     Ok(PipelinePlan { source, output: insert.output, steps, rowtime, time, emission })
+}
+
+/// What of the settings concerns these steps: without a window nothing, by append time nothing is late, and in a nest only the
+/// lateness of the innermost windows counts.
+fn emission(insert: &Insert, steps: &[Step], time: TimeDomain) -> Emission {
+    let stateful: Vec<&Step> = steps.iter().filter(|step| step.is_stateful()).collect();
+    Emission {
+        lateness_ms: if stateful.is_empty() || time == TimeDomain::Append { 0 } else { insert.emission.lateness_ms },
+        early_us: insert.emission.early_us.filter(|_| matches!(stateful[..], [Step::Aggregate(_)])),
+    }
 }
 
 /// The source with the table's columns `read`, and where each of them is in its row.

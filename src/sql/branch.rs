@@ -1,24 +1,40 @@
 //! A query over one table as steps: what is built while queries are bound.
 
-use super::expr::{Column, Scope, Slot, Typed, WINDOW_BASE, WindowColumn, columns_of, remap};
+use super::expr::{Column, Role, Scope, Slot, Typed, WINDOW_BASE, WindowColumn, columns_of, index_of, remap};
+use super::rank::Ranking;
 use super::types;
-use crate::engine::plan::{Expr, NamedExpr, Step, WindowKind};
+use crate::engine::plan::{Expr, NamedExpr, Step, TimeDomain, WindowKind, Zone};
 use crate::error::Result;
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use sqlparser::tokenizer::Span;
 use std::sync::Arc;
+
+/// What windows are cut by.
+#[derive(Debug, Clone)]
+pub(super) struct WindowTime {
+    /// Type of the time: of `window_time`, too.
+    pub data_type: DataType,
+    /// Which clock closes the windows.
+    pub domain: TimeDomain,
+    /// Zone of local days, for TIMESTAMP_LTZ.
+    pub zone: Option<Zone>,
+}
 
 /// Windows that were asked for and not used yet: what follows decides between aggregation and assignment.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
     /// Windows.
     pub kind: WindowKind,
-    /// Row column of the event time.
+    /// What they are cut by.
+    pub time: WindowTime,
+    /// Row column of the time.
     pub rowtime: usize,
     /// Row columns of PARTITION BY.
     pub partition: Vec<usize>,
     /// Conditions on window columns (by placeholder).
     pub filters: Vec<Expr>,
+    /// Row columns of the window's start, end and time, if rows have them already.
+    pub places: Vec<usize>,
     /// Place of the call.
     pub span: Span,
 }
@@ -38,6 +54,10 @@ pub(super) struct Branch {
     pub append_time: Option<usize>,
     /// Windows asked for.
     pub pending: Option<Pending>,
+    /// The windows that rows are in, once they are.
+    pub windows: Option<WindowTime>,
+    /// Numbers asked for, without a bound yet.
+    pub ranking: Option<Ranking>,
 }
 
 impl Branch {
@@ -65,12 +85,12 @@ impl Branch {
         }
     }
 
-    /// Replaces the row by these values. The append time, and what waiting windows need, is carried along behind.
+    /// Replaces the row by these values. The append time, and what waiting windows and numbers need, is carried along behind.
     pub fn project(&mut self, items: Vec<(Typed, Column)>) {
         let mut values: Vec<NamedExpr> = Vec::new();
         let mut columns = Vec::new();
         for (typed, mut column) in items {
-            if !matches!(column.slot, Slot::Window(_)) {
+            if let Slot::Row(_) = column.slot {
                 column.slot = Slot::Row(values.len());
                 values.push(NamedExpr { field: typed.field(&column.name), expr: typed.expr });
             }
@@ -78,13 +98,8 @@ impl Branch {
         }
         let row = std::mem::take(&mut self.row);
         let mut carry = |index: usize, name: &str| {
-            let field = Arc::new(row[index].as_ref().clone().with_name(name));
-            let typed = Typed::column(name, index, field.data_type().clone(), field.is_nullable());
-            let known = values.iter().position(|value| value.expr.as_ref() == typed.expr.as_ref());
-            known.unwrap_or_else(|| {
-                values.push(NamedExpr { expr: typed.expr, field });
-                values.len() - 1
-            })
+            let typed = Typed::column(name, index, row[index].data_type().clone(), row[index].is_nullable());
+            carried(&mut values, typed, name)
         };
         self.append_time = self.append_time.map(|index| carry(index, "append_time"));
         if let Some(pending) = &mut self.pending {
@@ -93,20 +108,28 @@ impl Branch {
                 *index = carry(*index, "partition");
             }
         }
+        if let Some(ranking) = &mut self.ranking {
+            for typed in ranking.values() {
+                let (data_type, nullable) = (typed.data_type.clone(), typed.nullable);
+                let index = carried(&mut values, typed.clone(), "rank");
+                *typed = Typed::column(values[index].field.name(), index, data_type, nullable);
+            }
+        }
         self.row = values.iter().map(|value| Arc::clone(&value.field)).collect();
         self.columns = columns;
         let schema = self.schema();
         self.steps.push(Step::Project { columns: values, schema });
     }
 
-    /// Makes waiting windows into columns of the row. Sessions cannot: the caller has refused them.
+    /// Makes waiting windows into columns of the row. Sessions and count windows cannot: the caller has refused them.
     pub fn materialize(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let count = self.row.len();
-        let time = self.row[pending.rowtime].data_type().clone();
-        self.row.extend(window_fields(&time));
+        self.row.extend(window_fields(pending.kind, &pending.time.data_type));
         let schema = self.schema();
-        self.steps.push(Step::AssignWindows { kind: pending.kind, rowtime: pending.rowtime, zone: None, schema });
+        let (rowtime, zone) = (pending.rowtime, pending.time.zone);
+        self.steps.push(Step::AssignWindows { kind: pending.kind, rowtime, zone, schema });
+        self.windows = Some(pending.time);
         for column in &mut self.columns {
             if let Slot::Window(which) = column.slot {
                 column.slot = Slot::Row(count + which as usize);
@@ -119,16 +142,54 @@ impl Branch {
         }
         Ok(())
     }
+
+    /// Asks for the windows that rows are in already; false if there are none or their bounds are not among the columns.
+    pub fn attach(&mut self, span: Span) -> bool {
+        let place =
+            |role: Role| self.columns.iter().find(|column| column.role == role).map(|column| column.slot.index());
+        let (start, end) = (place(Role::WindowStart), place(Role::WindowEnd));
+        let (Some(time), Some(start), Some(end)) = (self.windows.clone(), start, end) else { return false };
+        let mut places = vec![start, end];
+        for column in &mut self.columns {
+            if let Some(which) = column.role.window_column() {
+                if which == WindowColumn::Time {
+                    places.insert(2, column.slot.index());
+                }
+                column.slot = Slot::Window(which);
+            }
+        }
+        let kind = WindowKind::Attached { start, end };
+        let (partition, filters) = (Vec::new(), Vec::new());
+        self.pending = Some(Pending { kind, time, rowtime: end, partition, filters, places, span });
+        true
+    }
 }
 
-/// The three columns that a window adds; `time` is the type of the event time.
-pub(super) fn window_fields(time: &arrow::datatypes::DataType) -> [FieldRef; 3] {
-    [
+/// The place of a value in a new row, behind which it is put if it is not there.
+fn carried(values: &mut Vec<NamedExpr>, typed: Typed, name: &str) -> usize {
+    let same = |value: &NamedExpr| match (index_of(&value.expr), index_of(&typed.expr)) {
+        (Some(a), Some(b)) => a == b,
+        _ => value.expr.as_ref() == typed.expr.as_ref(),
+    };
+    values.iter().position(same).unwrap_or_else(|| {
+        values.push(NamedExpr { field: typed.field(name), expr: typed.expr });
+        values.len() - 1
+    })
+}
+
+/// The columns that a window adds; `time` is the type of its time.
+pub(super) fn window_fields(kind: WindowKind, time: &DataType) -> Vec<FieldRef> {
+    let mut fields: Vec<FieldRef> = vec![
         Arc::new(Field::new("window_start", types::timestamp(), false)),
         Arc::new(Field::new("window_end", types::timestamp(), false)),
         Arc::new(Field::new("window_time", time.clone(), false)),
-    ]
+    ];
+    if let WindowKind::Count { .. } = kind {
+        fields.push(Arc::new(Field::new("window_reason", DataType::Utf8, false)));
+    }
+    fields
 }
 
 /// The visible columns that a window adds, in the order of [`window_fields`].
-pub(super) const WINDOW_COLUMNS: [WindowColumn; 3] = [WindowColumn::Start, WindowColumn::End, WindowColumn::Time];
+pub(super) const WINDOW_COLUMNS: [WindowColumn; 4] =
+    [WindowColumn::Start, WindowColumn::End, WindowColumn::Time, WindowColumn::Reason];

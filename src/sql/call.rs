@@ -131,6 +131,15 @@ impl Binder<'_> {
     }
 }
 
+/// True for a call of `PROCTIME()`.
+pub(super) fn is_proctime(e: &ast::Expr) -> bool {
+    match e {
+        ast::Expr::Nested(inner) => is_proctime(inner),
+        ast::Expr::Function(call) => call.name.to_string().eq_ignore_ascii_case("PROCTIME"),
+        _ => false,
+    }
+}
+
 /// Functions that a job may not call, and why.
 fn refused(name: &str) -> Option<String> {
     let reason = match name {
@@ -144,6 +153,8 @@ fn refused(name: &str) -> Option<String> {
                  INTERVAL '1' HOUR)) GROUP BY window_start, window_end"
             ));
         }
+        "ROW_NUMBER" => return Some("ROW_NUMBER() OVER (..) stands alone in a SELECT list".to_owned()),
+        "RANK" | "DENSE_RANK" => return Some(format!("{name} is not supported: use ROW_NUMBER")),
         _ => return None,
     };
     Some(format!("{name} is refused: {reason}"))

@@ -18,10 +18,7 @@ use sqlparser::tokenizer::Span;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Index of the first placeholder for a window column (start, end, time): resolved when the window step is placed.
-pub(super) const WINDOW_BASE: usize = 1 << 24;
-/// Index of the first placeholder for an aggregate's result.
-pub(super) const AGGREGATE_BASE: usize = 1 << 25;
+pub(super) use super::scope::{AGGREGATE_BASE, Column, NUMBER, Role, Scope, Slot, WINDOW_BASE, WindowColumn};
 
 /// A physical expression with its type.
 #[derive(Debug, Clone)]
@@ -78,71 +75,6 @@ impl Typed {
         };
         Ok(Typed::literal(value))
     }
-}
-
-/// Which of the columns that a window adds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WindowColumn {
-    /// `window_start`.
-    Start,
-    /// `window_end`.
-    End,
-    /// `window_time`.
-    Time,
-}
-
-/// Where a visible column is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slot {
-    /// A column of the physical row.
-    Row(usize),
-    /// A window column that does not exist yet.
-    Window(WindowColumn),
-}
-
-impl Slot {
-    /// The index that expressions use; a placeholder for a window column.
-    pub fn index(self) -> usize {
-        match self {
-            Slot::Row(index) => index,
-            Slot::Window(column) => WINDOW_BASE + column as usize,
-        }
-    }
-}
-
-/// A column that a query can name.
-#[derive(Debug, Clone)]
-pub(super) struct Column {
-    /// Table name or alias.
-    pub qualifier: Option<String>,
-    /// Name.
-    pub name: String,
-    /// Type.
-    pub data_type: DataType,
-    /// Whether it can be NULL.
-    pub nullable: bool,
-    /// Where it is.
-    pub slot: Slot,
-    /// It carries the table's event time unchanged.
-    pub rowtime: bool,
-    /// Where it was defined, for errors.
-    pub span: Span,
-}
-
-impl Column {
-    /// The column as an expression.
-    pub fn typed(&self) -> Typed {
-        Typed::column(&self.name, self.slot.index(), self.data_type.clone(), self.nullable)
-    }
-}
-
-/// What expressions can refer to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scope<'s> {
-    /// Visible columns.
-    pub columns: &'s [Column],
-    /// Row column that holds the append time of the record, if the row is still one record.
-    pub append_time: Option<usize>,
 }
 
 /// Binds expressions of one clause.
@@ -263,7 +195,12 @@ impl<'b> Binder<'b> {
         match (found.next(), found.next()) {
             (Some(column), None) => Ok((column, 1)),
             (Some(_), Some(_)) => {
-                Err(self.source.error(first.span, format!("column '{}' is ambiguous: name its table", first.value)))
+                let error =
+                    self.source.error(first.span, format!("column '{}' is ambiguous: name its table", first.value));
+                Err(match first.value.starts_with("window_") {
+                    true => error.with_hint("give the columns of the inner window other names with AS"),
+                    false => error,
+                })
             }
             (None, _) => Err(self.unknown_column(idents)),
         }
@@ -602,6 +539,11 @@ pub(super) fn for_each_column(expr: &Expr, visit: &mut impl FnMut(usize)) {
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(visited.is_ok(), "the visitor never fails");
+}
+
+/// The column that an expression is.
+pub(super) fn index_of(expr: &Expr) -> Option<usize> {
+    expr.downcast_ref::<PhysicalColumn>().map(PhysicalColumn::index)
 }
 
 /// The columns that an expression reads.

@@ -2,12 +2,13 @@
 
 use super::assemble::{self, Insert};
 use super::branch::Branch;
-use super::expr::{Column, Slot, Typed};
+use super::expr::{Column, Role, Slot, Typed};
 use super::options::Connector;
 use super::query::{Queries, Relation, View};
+use super::settings::Settings;
 use super::table::{self, Table};
 use super::text::{Source, Statement, is_word, nearest};
-use super::{cast, expr, functions, settings, types, window};
+use super::{cast, expr, functions, types, window};
 use crate::engine::plan::{JobPlan, NamedExpr, OutputPlan, SinkKind, Step};
 use crate::error::{Error, Result};
 use crate::format::{FormatSpec, JsonOptions};
@@ -26,6 +27,7 @@ struct File<'f> {
     inserts: Vec<Insert>,
     notes: Vec<String>,
     selects: usize,
+    settings: Settings,
     statement_set: Option<Span>,
 }
 
@@ -39,6 +41,7 @@ pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
         inserts: Vec::new(),
         notes: Vec::new(),
         selects: 0,
+        settings: Settings::default(),
         statement_set: None,
     };
     for statement in source.statements(text)? {
@@ -278,7 +281,8 @@ impl File<'_> {
             branches.push(self.assign(branch, table, &targets, &name)?);
         }
         let output = self.output(table.clone());
-        self.inserts.extend(branches.into_iter().map(|branch| Insert { output, branch }));
+        let emission = self.settings.emission(self.source)?;
+        self.inserts.extend(branches.into_iter().map(|branch| Insert { output, branch, emission }));
         Ok(())
     }
 
@@ -327,10 +331,11 @@ impl File<'_> {
             values.push((typed, Arc::clone(field)));
         }
         let rowtime = |typed: &Typed| {
-            branch
-                .columns
-                .iter()
-                .any(|c| c.rowtime && c.data_type == typed.data_type && c.typed().expr.as_ref() == typed.expr.as_ref())
+            branch.columns.iter().any(|c| {
+                c.role == Role::Rowtime
+                    && c.data_type == typed.data_type
+                    && c.typed().expr.as_ref() == typed.expr.as_ref()
+            })
         };
         let columns: Vec<Column> = values
             .iter()
@@ -341,7 +346,7 @@ impl File<'_> {
                 data_type: field.data_type().clone(),
                 nullable: field.is_nullable(),
                 slot: Slot::Row(place),
-                rowtime: rowtime(typed),
+                role: if rowtime(typed) { Role::Rowtime } else { Role::Plain },
                 span: at.span,
             })
             .collect();
@@ -419,6 +424,7 @@ impl File<'_> {
         }
         let schema = Arc::new(Schema::new(fields));
         let output = self.outputs.len();
+        let emission = self.settings.emission(self.source)?;
         for mut branch in relation {
             self.queries().finish(&mut branch)?;
             let columns = std::mem::take(&mut branch.columns);
@@ -430,7 +436,7 @@ impl File<'_> {
             for (place, column) in branch.columns.iter_mut().enumerate() {
                 column.slot = Slot::Row(place);
             }
-            self.inserts.push(Insert { output, branch });
+            self.inserts.push(Insert { output, branch, emission });
         }
         self.outputs.push(OutputPlan {
             table: name.clone(),
@@ -458,7 +464,7 @@ impl File<'_> {
         let (Some(name), Some(setting)) = (text(&key.token), text(&value.token)) else {
             return Err(self.source.error(key.span, "expected SET 'key' = 'value', both in single quotes"));
         };
-        self.notes.extend(settings::check(self.source, (&name, key.span), (&setting, value.span))?);
+        self.notes.extend(self.settings.set(self.source, (&name, key.span), (&setting, value.span))?);
         Ok(())
     }
 }

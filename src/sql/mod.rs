@@ -35,15 +35,20 @@ mod digest;
 mod expr;
 mod file;
 mod functions;
+mod grouped;
 mod interval;
 mod options;
 mod prune;
 mod query;
+mod rank;
+mod scope;
+mod select;
 mod settings;
 mod table;
 mod text;
 mod types;
 mod window;
+mod windowed;
 
 #[cfg(test)]
 mod tests;

@@ -94,6 +94,7 @@ fn apply_one(
         }
         Step::Rank(rank) => {
             let mut rank = moved_rank(rank, places)?;
+            rank.number &= needed.contains(&(rank.schema.fields().len() - 1));
             if let (true, [others @ .., number]) = (rank.number, &rank.schema.fields()[..]) {
                 append(std::slice::from_ref(number), others.len(), places, row);
             }

@@ -1,6 +1,7 @@
 //! `CREATE TABLE`: parsing, checks, and the table's row.
 
-use super::expr::{Binder, Column, Scope, Slot, Typed, span_of};
+use super::call::is_proctime;
+use super::expr::{Binder, Column, Role, Scope, Slot, Typed, span_of};
 use super::options::{self, TableOptions};
 use super::text::{Source, Statement, is_word, nearest};
 use super::{cast, types};
@@ -64,6 +65,8 @@ pub(super) struct TableColumn {
     pub span: Span,
     /// Value over the raw row.
     pub value: Typed,
+    /// It is `PROCTIME()`.
+    pub proctime: bool,
 }
 
 impl Table {
@@ -76,7 +79,11 @@ impl Table {
             data_type: column.value.data_type.clone(),
             nullable: column.value.nullable,
             slot: Slot::Row(index),
-            rowtime: rowtime == Some(index),
+            role: match rowtime == Some(index) {
+                true => Role::Rowtime,
+                false if column.proctime => Role::Proctime,
+                false => Role::Plain,
+            },
             span: column.span,
         });
         columns.collect()
@@ -384,7 +391,7 @@ impl Reader<'_> {
                 Kind::Computed(_) => None,
             };
             let (name, span) = (column.name.value.clone(), column.name.span);
-            values.push(value.map(|value| TableColumn { name, span, value }));
+            values.push(value.map(|value| TableColumn { name, span, value, proctime: false }));
         }
         let visible = raw_scope(values.iter().flatten());
         let append_time = METADATA.iter().position(|(column, ..)| *column == MetadataColumn::AppendTime);
@@ -398,7 +405,8 @@ impl Reader<'_> {
                     if value.data_type == DataType::Null {
                         return Err(self.source.error(span_of(expr), "NULL has no type: CAST it"));
                     }
-                    TableColumn { name: column.name.value.clone(), span: column.name.span, value }
+                    let (name, span) = (column.name.value.clone(), column.name.span);
+                    TableColumn { name, span, value, proctime: is_proctime(expr) }
                 }
                 (None, _) => return Err(self.source.error(column.name.span, "column without a value")),
             });
@@ -485,7 +493,7 @@ fn raw_scope<'t>(columns: impl Iterator<Item = &'t TableColumn>) -> Vec<Column> 
             data_type: column.value.data_type.clone(),
             nullable: column.value.nullable,
             slot: Slot::Row(place.index()),
-            rowtime: false,
+            role: Role::Plain,
             span: column.span,
         });
     }

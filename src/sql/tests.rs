@@ -4,3 +4,4 @@ mod errors;
 mod expressions;
 mod files;
 mod support;
+mod windows;

@@ -114,9 +114,6 @@ impl Reader<'_, '_> {
             _ => return Err(self.source.error(name_token.span, "expected a window function")),
         };
         let span = name_token.span;
-        if name == "COUNT_WINDOW" {
-            return Err(self.source.error(span, "COUNT_WINDOW is not supported yet"));
-        }
         self.expect(&Token::LParen)?;
         let mut arguments = Arguments::default();
         loop {
@@ -212,6 +209,7 @@ impl Reader<'_, '_> {
             "TUMBLE" => &["SIZE", "OFFSET"],
             "HOP" => &["SLIDE", "SIZE", "OFFSET"],
             "CUMULATE" => &["STEP", "SIZE", "OFFSET"],
+            "COUNT_WINDOW" => &["SIZE", "TIMEOUT"],
             _ => &["GAP"],
         };
         let mut values: Vec<Option<(i64, Span)>> = vec![None; names.len()];
@@ -224,11 +222,12 @@ impl Reader<'_, '_> {
             let Some(slot) = place.and_then(|place| values.get_mut(place)) else {
                 let message = match given {
                     Some(given) => format!("{name} has no argument {given}: {}", names.join(", ")),
-                    None => format!("{name} takes at most {} intervals: {}", names.len(), names.join(", ")),
+                    None => format!("{name} takes at most {} sizes: {}", names.len(), names.join(", ")),
                 };
                 return Err(self.source.error(at, message));
             };
-            *slot = Some((self.millis(value, span)?, at));
+            let is_count = name == "COUNT_WINDOW" && place == Some(0);
+            *slot = Some((if is_count { self.count(value, span)? } else { self.millis(value, span)? }, at));
         }
         self.assemble(name, span, &values)
     }
@@ -238,6 +237,7 @@ impl Reader<'_, '_> {
             "HOP" => ("HOP needs a slide and a size", "INTERVAL '5' MINUTE, INTERVAL '1' HOUR"),
             "CUMULATE" => ("CUMULATE needs a step and a size", "INTERVAL '10' MINUTE, INTERVAL '1' DAY"),
             "SESSION" => ("a session window needs a gap", "INTERVAL '10' MINUTE"),
+            "COUNT_WINDOW" => ("a count window needs a number of records", "1000, INTERVAL '1' MINUTE"),
             _ => ("a window needs a size", "INTERVAL '1' HOUR"),
         };
         self.source.error(span, message).with_hint(format!("{message}: {hint}"))
@@ -262,20 +262,37 @@ impl Reader<'_, '_> {
                 WindowKind::Tumble { size_ms, offset_ms: offset(1, size_ms)? }
             }
             "SESSION" => WindowKind::Session { gap_ms: positive(0)?.0 },
+            "COUNT_WINDOW" => WindowKind::Count {
+                size: positive(0)?.0.unsigned_abs(),
+                timeout_ms: values[1].map(|_| positive(1)).transpose()?.map(|(ms, _)| ms),
+            },
+            "HOP" => {
+                let ((slide_ms, _), (size_ms, _)) = (positive(0)?, positive(1)?);
+                WindowKind::Hop { size_ms, slide_ms, offset_ms: offset(2, size_ms.max(slide_ms))? }
+            }
             _ => {
-                let ((step_ms, _), (size_ms, at)) = (positive(0)?, positive(1)?);
-                if size_ms % step_ms != 0 {
-                    let step = if name == "HOP" { "slide" } else { "step" };
+                let ((step_ms, _), (max_ms, at)) = (positive(0)?, positive(1)?);
+                if max_ms % step_ms != 0 {
                     let message =
-                        format!("{name}: the size ({size_ms} ms) must be a multiple of the {step} ({step_ms} ms)");
+                        format!("CUMULATE: the size ({max_ms} ms) must be a multiple of the step ({step_ms} ms)");
                     return Err(self.source.error(at, message));
                 }
-                let offset_ms = offset(2, size_ms)?;
-                match name {
-                    "HOP" => WindowKind::Hop { size_ms, slide_ms: step_ms, offset_ms },
-                    _ => WindowKind::Cumulate { max_ms: size_ms, step_ms, offset_ms },
-                }
+                WindowKind::Cumulate { max_ms, step_ms, offset_ms: offset(2, max_ms)? }
             }
+        })
+    }
+
+    fn count(&self, value: &ast::Expr, call: Span) -> Result<i64> {
+        let number = match value {
+            ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) => digits.parse().ok(),
+            _ => None,
+        };
+        let at = span_of(value);
+        let at = if at.start.line == 0 { call } else { at };
+        number.ok_or_else(|| {
+            self.source
+                .error(at, "expected a number of records")
+                .with_hint("COUNT_WINDOW(TABLE t PARTITION BY k, DESCRIPTOR(ts), 1000)")
         })
     }
 

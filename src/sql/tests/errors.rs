@@ -85,9 +85,9 @@ fn windows() {
         (&windowed("SESSION(TABLE t, DESCRIPTOR(ts))"), 28, "a session window needs a gap", "INTERVAL"),
         (&windowed("TUMBLE(TABLE t, DESCRIPTOR(ts), 60)"), 60, "expected an interval", "INTERVAL '1' HOUR"),
         (
-            &windowed("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '7' MINUTE, INTERVAL '1' HOUR)"),
-            87,
-            "HOP: the size (3600000 ms) must be a multiple of the slide (420000 ms)",
+            &windowed("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' MINUTE, INTERVAL '1' HOUR)"),
+            92,
+            "CUMULATE: the size (3600000 ms) must be a multiple of the step (420000 ms)",
             "",
         ),
         (
@@ -119,7 +119,7 @@ fn groups() {
         (
             "SELECT id, COUNT(*) FROM TABLE(SESSION(TABLE t PARTITION BY name, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY id, window_start, window_end",
             112,
-            "the keys of GROUP BY must be those of the session's PARTITION BY",
+            "the keys of GROUP BY must be those of PARTITION BY in SESSION",
             "name",
         ),
         (
@@ -145,6 +145,68 @@ fn groups() {
             12,
             "SUM does not work on STRING",
             "",
+        ),
+    ]);
+}
+
+#[test]
+fn windows_over_windows_and_numbers() {
+    const TVF: &str = "TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))";
+    let over =
+        |over: &str, rest: &str| format!("SELECT * FROM (SELECT *, ROW_NUMBER() OVER ({over}) AS r FROM {TVF}) {rest}");
+    let keys = "PARTITION BY window_start, window_end";
+    let unbounded = "ROW_NUMBER needs a bound right around it, such as WHERE rownum <= 3";
+    check(&[
+        (
+            &format!(
+                "SELECT n, COUNT(*) FROM (SELECT id, COUNT(*) AS n FROM {TVF} GROUP BY window_start, window_end, id) GROUP BY n"
+            ),
+            162,
+            "the results of a window are grouped by their window_start and window_end, which are not columns here",
+            "pass them on",
+        ),
+        (
+            &format!(
+                "SELECT n FROM TABLE(TUMBLE((SELECT window_end AS e, COUNT(*) AS n FROM {TVF} GROUP BY window_start, window_end), DESCRIPTOR(e), INTERVAL '1' DAY))"
+            ),
+            177,
+            "'e' is not the time of the rows: behind a window that is its window_time",
+            "window_time",
+        ),
+        (
+            "SELECT COUNT(*) FROM TABLE(TUMBLE((SELECT ts FROM t UNION ALL SELECT ts FROM t), DESCRIPTOR(ts), INTERVAL '1' DAY)) GROUP BY window_start, window_end",
+            22,
+            "a window over UNION ALL is not supported yet",
+            "",
+        ),
+        (&over(&format!("{keys} ORDER BY id"), ""), 26, unbounded, "WHERE rownum <= 3"),
+        (&over(&format!("{keys} ORDER BY id"), "WHERE id > 1"), 26, unbounded, "WHERE rownum <= 3"),
+        (&over(&format!("{keys} ORDER BY id"), "WHERE r >= 2"), 26, unbounded, "WHERE rownum <= 3"),
+        (&over(&format!("{keys} ORDER BY id"), "WHERE r < 1"), 171, "no row has such a number: they start with 1", ""),
+        (&over(keys, "WHERE r < 2"), 26, "ROW_NUMBER needs ORDER BY", "ORDER BY x"),
+        (
+            &over("PARTITION BY id ORDER BY ts", "WHERE r < 2"),
+            26,
+            "ROW_NUMBER needs PARTITION BY window_start, window_end: numbers of an endless stream would change forever",
+            "PARTITION BY window_start",
+        ),
+        (
+            &format!("SELECT RANK() OVER ({keys} ORDER BY id) FROM {TVF}"),
+            8,
+            "RANK is not supported: use ROW_NUMBER",
+            "",
+        ),
+        (
+            "SELECT COUNT(*) FROM TABLE(COUNT_WINDOW(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start, window_end",
+            75,
+            "expected a number of records",
+            "1000",
+        ),
+        (
+            "SELECT COUNT(*) FROM TABLE(COUNT_WINDOW(TABLE t PARTITION BY id, DESCRIPTOR(ts), 10)) GROUP BY window_start, window_end",
+            96,
+            "the keys of GROUP BY must be those of PARTITION BY in COUNT_WINDOW",
+            "GROUP BY window_start, window_end, id",
         ),
     ]);
 }
@@ -201,7 +263,24 @@ fn tables_and_statements() {
         ("SELCT id FROM t", 1, "expected a statement, found SELCT", "did you mean SELECT?"),
         ("SELECT id FROM t extra junk", 24, "expected the end of the statement, found junk", ""),
         ("SELECT id FROM t WHERE", 23, "expected an expression, but the statement ends here", ""),
-        ("SET 'table.local-time-zone' = 'Europe/Berlin'", 31, "time zone 'Europe/Berlin' is not supported yet", "UTC"),
+        (
+            "SET 'table.local-time-zone' = 'Europe/Berlni'",
+            31,
+            "'table.local-time-zone' = 'Europe/Berlni': expected a time zone such as 'Europe/Berlin' or 'UTC+05:30'",
+            "",
+        ),
+        (
+            "SET 'table.exec.emit.allow-lateness' = 'soon'",
+            40,
+            "'table.exec.emit.allow-lateness' = 'soon': expected a duration such as '10 s' or '5 min'",
+            "",
+        ),
+        (
+            "SET 'table.exec.emit.early-fire.enabled' = 'true'; SELECT id FROM t",
+            44,
+            "early results need a delay: 'table.exec.emit.early-fire.delay'",
+            "= '10 s'",
+        ),
         ("SET 'tabel.exec' = '1'", 5, "unknown setting 'tabel.exec'", ""),
         ("BEGIN STATEMENT SET; INSERT INTO sink SELECT id, 1 FROM t", 1, "this statement set has no END", ""),
     ]);

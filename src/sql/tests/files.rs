@@ -1,6 +1,6 @@
 //! Whole files and the plans they become.
 
-use super::support::{TABLE, run, shown, source_rows, steps};
+use super::support::{TABLE, names, run, shown, source_rows, steps};
 use crate::engine::plan::*;
 use crate::format::framing::Framing;
 use crate::sql::plan;
@@ -21,10 +21,6 @@ SELECT origin, window_start, window_end, COUNT(*) AS departures
 FROM TABLE(SESSION(TABLE flights PARTITION BY origin, DESCRIPTOR(ts), INTERVAL '30' MINUTE))
 GROUP BY window_start, window_end, origin;
 ";
-
-fn names(schema: &arrow::datatypes::SchemaRef) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
-}
 
 #[test]
 fn the_flights() {

@@ -130,3 +130,8 @@ pub(super) fn evaluate(expression: &str) -> Result<(String, String, String), Str
     let name = crate::sql::types::name(batch.schema().field(0).data_type());
     Ok((name, shown(&batch, 0, 0), shown(&batch, 0, 1)))
 }
+
+/// Names of a schema's columns.
+pub(super) fn names(schema: &arrow::datatypes::SchemaRef) -> Vec<&str> {
+    schema.fields().iter().map(|field| field.name().as_str()).collect()
+}
