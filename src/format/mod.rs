@@ -10,6 +10,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod text;
+mod words;
 
 use crate::error::Result;
 use arrow::array::BinaryArray;

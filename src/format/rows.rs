@@ -36,6 +36,13 @@ impl Rows {
         self.len += 1;
     }
 
+    /// Ends `count` rows whose elements have been pushed; those in `failures`, ascending, did not decode.
+    pub(super) fn end_rows(&mut self, count: usize, failures: impl Iterator<Item = (usize, Reason)>) {
+        let number = |row| u32::try_from(row).expect("an array of bytes has 31-bit places");
+        self.rejected.extend(failures.map(|(row, reason)| Rejected { row: self.len + number(row), reason }));
+        self.len += number(count);
+    }
+
     /// Adds a row that did not decode, of which nothing has been pushed.
     pub(super) fn reject(&mut self, reason: Reason) {
         self.columns.iter_mut().for_each(Column::push_filler);
@@ -45,11 +52,11 @@ impl Rows {
     /// The batch of the rows that decoded.
     pub(super) fn finish(mut self) -> Decoded {
         let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(Column::finish).collect();
+        if self.rejected.is_empty() {
+            return Decoded { batch: batch(&self.schema, arrays, self.len as usize), rows: None, rejected: Vec::new() };
+        }
         let mut bad = self.rejected.iter().map(|rejected| rejected.row).peekable();
         let good: Vec<u32> = (0..self.len).filter(|row| bad.next_if_eq(row).is_none()).collect();
-        if self.rejected.is_empty() {
-            return Decoded { batch: batch(&self.schema, arrays, good.len()), rows: None, rejected: Vec::new() };
-        }
         let mut mask = vec![true; self.len as usize];
         for rejected in &self.rejected {
             if let Some(keeps) = mask.get_mut(rejected.row as usize) {

@@ -54,7 +54,7 @@ pub(super) struct TimestampLayout {
 }
 
 /// Day number since 1970-01-01 of a date of the proleptic Gregorian calendar.
-fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
+pub(super) fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -82,7 +82,8 @@ fn small(part: i64) -> u32 {
     u32::try_from(part).unwrap_or(0)
 }
 
-fn days_in_month(year: i64, month: u32) -> u32 {
+/// Days of a month of the proleptic Gregorian calendar.
+pub(super) fn days_in_month(year: i64, month: u32) -> u32 {
     match month {
         4 | 6 | 9 | 11 => 30,
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,

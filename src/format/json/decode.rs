@@ -1,12 +1,13 @@
 //! JSON objects into columns. One pass over the bytes finds the used fields and checks all of the text; then only the used
-//! values are converted.
+//! values are converted. What is here does one record at a time and knows every rule; `block` does the common ones faster.
 
+use super::block::Blocks;
 use super::encode::put_text;
-use super::scan::{Malformed, Scanner, unescape};
+use super::scan::{Malformed, Member, Scanner, unescape};
 use super::separator;
 use crate::error::Result;
 use crate::format::column::{Column, Reason, Texts, Values};
-use crate::format::text::{ShortMonth, parse_f64, put_float, shortened, utf8};
+use crate::format::text::{ShortMonth, parse_f64, put_float, shortened};
 use crate::format::{Decoded, Decoder, JsonOptions, rows::Rows, used_schema};
 use arrow::array::{Array, BinaryArray};
 use arrow::datatypes::SchemaRef;
@@ -15,7 +16,7 @@ use std::borrow::Cow;
 /// Decodes JSON values.
 #[derive(Debug)]
 pub(in crate::format) struct JsonDecoder {
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
     options: JsonOptions,
 }
 
@@ -27,7 +28,7 @@ impl JsonDecoder {
         Ok(decoder)
     }
 
-    fn columns(&self, capacity: usize) -> Result<Vec<Column>> {
+    pub(super) fn columns(&self, capacity: usize) -> Result<Vec<Column>> {
         let texts = Texts { separator: separator(&self.options), short_month: ShortMonth::Refuse };
         self.schema.fields().iter().map(|field| Column::new(field, texts, capacity)).collect()
     }
@@ -37,22 +38,17 @@ impl Decoder for JsonDecoder {
     fn decode(&self, values: &BinaryArray) -> Decoded {
         let columns = self.columns(values.len()).expect("the constructor has made these columns before");
         let mut rows = Rows::new(&self.schema, columns);
-        let mut found = Vec::new();
-        for value in values {
-            match utf8(value).and_then(|text| find_fields(text, rows.columns(), &mut found)) {
-                Ok(()) => {
-                    let pushed = push_fields(rows.columns(), &found, self.options.fail_on_missing_field);
-                    rows.end_row(pushed);
-                }
-                Err(reason) => rows.reject(reason),
-            }
-        }
+        Blocks::new(self.options.fail_on_missing_field).read(values, &mut rows);
         rows.finish()
     }
 }
 
-/// Finds the value of each column in an object that is the whole of `text`; of a name given twice the last counts.
-fn find_fields<'a>(text: &'a str, columns: &[Column], found: &mut Vec<Option<&'a str>>) -> Result<(), Reason> {
+/// Finds the field of each column in an object that is the whole of `text`; of a name given twice the last counts.
+pub(super) fn find_fields<'a>(
+    text: &'a str,
+    columns: &[Column],
+    found: &mut Vec<Option<Member<'a>>>,
+) -> Result<(), Reason> {
     found.clear();
     found.resize(columns.len(), None);
     let mut scanner = Scanner::new(text);
@@ -61,11 +57,11 @@ fn find_fields<'a>(text: &'a str, columns: &[Column], found: &mut Vec<Option<&'a
     }
     // Fields mostly come in the same order, so the next column is tried first.
     let mut next = 0;
-    let scanned = scanner.members(0, |key, value| {
-        if let Some(index) = column_of(key, columns, next) {
+    let scanned = scanner.members(0, |member| {
+        if let Some(index) = column_of(member.key, columns, next) {
             next = index + 1;
             if let Some(slot) = found.get_mut(index) {
-                *slot = Some(value);
+                *slot = Some(member);
             }
         }
     });
@@ -78,8 +74,7 @@ fn not_json(malformed: Malformed, text: &str) -> Reason {
 }
 
 /// The column that a key (with its quotes) names, looking from `next` on.
-#[inline]
-fn column_of(key: &str, columns: &[Column], next: usize) -> Option<usize> {
+pub(super) fn column_of(key: &str, columns: &[Column], next: usize) -> Option<usize> {
     let name = inside(key);
     let (before, after) = columns.split_at(next.min(columns.len()));
     let place = |columns: &[Column], name: &str| columns.iter().position(|column| column.name == name);
@@ -98,25 +93,33 @@ fn inside(value: &str) -> &str {
 }
 
 /// Appends one element to each column; the reason is that of the first column that refused.
-fn push_fields(columns: &mut [Column], found: &[Option<&str>], fail_on_missing: bool) -> Result<(), Reason> {
+pub(super) fn push_fields(
+    columns: &mut [Column],
+    found: &[Option<Member<'_>>],
+    fail_on_missing: bool,
+) -> Result<(), Reason> {
     let mut outcome = Ok(());
-    for (column, value) in columns.iter_mut().zip(found) {
-        let pushed = match value {
-            Some(value) => push_value(column, value),
-            None if fail_on_missing => {
-                column.push_filler();
-                Err(format!("column '{}': the field is missing", column.name))
-            }
-            None => column.push_null(),
+    for (column, member) in columns.iter_mut().zip(found) {
+        let pushed = match member {
+            Some(member) => push_value(column, member.value),
+            None => push_missing(column, fail_on_missing),
         };
         outcome = outcome.and(pushed);
     }
     outcome
 }
 
+/// Appends an element for a field that is not there.
+pub(super) fn push_missing(column: &mut Column, fail_on_missing: bool) -> Result<(), Reason> {
+    if !fail_on_missing {
+        return column.push_null();
+    }
+    column.push_filler();
+    Err(format!("column '{}': the field is missing", column.name))
+}
+
 /// Appends the value of a JSON text that the scanner has passed.
-#[inline]
-fn push_value(column: &mut Column, value: &str) -> Result<(), Reason> {
+pub(super) fn push_value(column: &mut Column, value: &str) -> Result<(), Reason> {
     match (value.as_bytes().first(), &mut column.values) {
         (Some(b'n'), _) => column.push_null(),
         (Some(b'{'), Values::Struct { .. }) => push_struct(column, value),
@@ -206,7 +209,7 @@ fn push_map(column: &mut Column, value: &str) -> Result<(), Reason> {
     };
     let mut pairs: Vec<(Cow<'_, str>, &str)> = Vec::new();
     let mut outcome = Ok(());
-    let scanned = Scanner::new(value).members(0, |key, value| match text_inside(key) {
+    let scanned = Scanner::new(value).members(0, |Member { key, value, .. }| match text_inside(key) {
         Some(key) => match pairs.iter_mut().find(|(other, _)| *other == key) {
             Some(pair) => pair.1 = value,
             None => pairs.push((key, value)),
@@ -247,7 +250,7 @@ fn put_compact(out: &mut Vec<u8>, value: &str, complete: &mut bool) {
     match value.as_bytes().first() {
         Some(b'{') => {
             out.push(b'{');
-            let scanned = Scanner::new(value).members(0, |key, value| {
+            let scanned = Scanner::new(value).members(0, |Member { key, value, .. }| {
                 separate(out);
                 string(out, key, complete);
                 out.push(b':');

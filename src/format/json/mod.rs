@@ -1,7 +1,11 @@
 //! JSON as Flink reads and writes it.
 
+mod block;
 mod decode;
+#[cfg(test)]
+mod differential;
 mod encode;
+mod layout;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Strict JSON (RFC 8259) over a text, without building anything: where values begin and end.
 
+use crate::format::words::{digits_len, plain_len};
+
 /// Objects and arrays inside each other, at most.
 pub(super) const DEPTH_MAX: u32 = 128;
 
@@ -19,19 +21,15 @@ pub(super) struct Scanner<'a> {
     at: usize,
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Marks (in the high bits) bytes equal to `byte`; exact up to and including the first one.
-fn equal_bytes(word: u64, byte: u8) -> u64 {
-    let differing = word ^ (ONES * u64::from(byte));
-    differing.wrapping_sub(ONES) & !differing & HIGHS
-}
-
-/// Marks bytes that end a plain run of a string: quote, backslash, control characters.
-fn special_bytes(word: u64) -> u64 {
-    let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-    equal_bytes(word, b'"') | equal_bytes(word, b'\\') | controls
+/// A field of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member<'a> {
+    /// The name with its quotes.
+    pub key: &'a str,
+    /// The text of the value.
+    pub value: &'a str,
+    /// Where the value begins.
+    pub at: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -40,8 +38,22 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
+    /// A scanner before the value that begins at `at` of `text`.
+    pub(super) fn before_value(text: &'a str, at: usize) -> Self {
+        Scanner { text, at }
+    }
+
+    /// Bytes passed.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     fn fail<T>(&self, what: &'static str) -> Result<T, Malformed> {
@@ -72,12 +84,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes one value, already past white space, at nesting `depth`; gives its text.
-    fn value(&mut self, depth: u32) -> Result<&'a str, Malformed> {
+    pub(super) fn value(&mut self, depth: u32) -> Result<&'a str, Malformed> {
         let start = self.at;
         match self.peek() {
             Some(b'"') => self.string()?,
             Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(b'{') => self.members(depth, |_, _| ())?,
+            Some(b'{') => self.members(depth, |_| ())?,
             Some(b'[') => self.elements(depth, |_| ())?,
             Some(b't') => self.word("true")?,
             Some(b'f') => self.word("false")?,
@@ -89,8 +101,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn word(&mut self, word: &'static str) -> Result<(), Malformed> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        if !rest.starts_with(word.as_bytes()) {
+        if !self.rest().starts_with(word.as_bytes()) {
             return self.fail("true, false or null was expected");
         }
         self.at += word.len();
@@ -99,9 +110,7 @@ impl<'a> Scanner<'a> {
 
     fn digits(&mut self) -> Result<(), Malformed> {
         let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
+        self.at += digits_len(self.rest());
         if self.at == start { self.fail("a digit was expected") } else { Ok(()) }
     }
 
@@ -131,23 +140,14 @@ impl<'a> Scanner<'a> {
     /// Passes a string including its quotes.
     fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
-        let bytes = self.text.as_bytes();
         loop {
-            while let Some(word) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
-                let special = special_bytes(u64::from_le_bytes(*word));
-                if special != 0 {
-                    self.at += (special.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                self.at += 8;
-            }
+            self.at += plain_len(self.rest());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
                 Some(b'\\') => self.escape()?,
-                Some(0x20..) => self.at += 1,
                 Some(_) => return self.fail("a control character in a string must be escaped"),
                 None => return self.fail("the string does not end"),
             }
@@ -168,8 +168,8 @@ impl<'a> Scanner<'a> {
         if depth >= DEPTH_MAX { self.fail("nested too deeply") } else { Ok(depth + 1) }
     }
 
-    /// Passes an object; `each` gets every key (with quotes) and value text, in order.
-    pub(super) fn members(&mut self, depth: u32, mut each: impl FnMut(&'a str, &'a str)) -> Result<(), Malformed> {
+    /// Passes an object; `each` gets every field, in order.
+    pub(super) fn members(&mut self, depth: u32, mut each: impl FnMut(Member<'a>)) -> Result<(), Malformed> {
         let depth = self.deeper(depth)?;
         self.at += 1;
         self.space();
@@ -190,7 +190,8 @@ impl<'a> Scanner<'a> {
             }
             self.at += 1;
             self.space();
-            each(key, self.value(depth)?);
+            let at = self.at;
+            each(Member { key, value: self.value(depth)?, at });
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,

@@ -18,7 +18,7 @@ fn v(data_type: DataType, value: &str) -> Option<String> {
 
 fn scan(text: &str) -> bool {
     let mut scanner = Scanner::new(text);
-    scanner.at_object() && scanner.members(0, |_, _| ()).is_ok() && scanner.end().is_ok()
+    scanner.at_object() && scanner.members(0, |_| ()).is_ok() && scanner.end().is_ok()
 }
 
 /// JSON texts, mostly well-formed, with odd white space, numbers and escapes.
