@@ -56,6 +56,8 @@ pub(super) struct Branch {
     pub pending: Option<Pending>,
     /// The windows that rows are in, once they are.
     pub windows: Option<WindowTime>,
+    /// The session's time zone; `None`: UTC.
+    pub zone: Option<Zone>,
     /// Numbers asked for, without a bound yet.
     pub ranking: Option<Ranking>,
 }
@@ -63,7 +65,7 @@ pub(super) struct Branch {
 impl Branch {
     /// What expressions can name.
     pub fn scope(&self) -> Scope<'_> {
-        Scope { columns: &self.columns, append_time: self.append_time }
+        Scope { columns: &self.columns, append_time: self.append_time, zone: self.zone }
     }
 
     /// Whether rows are results of a window.

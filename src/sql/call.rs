@@ -47,7 +47,7 @@ impl Binder<'_> {
                 _ => arguments.push(self.bind(argument)?),
             }
         }
-        functions::call(&name, arguments).map_err(|message| {
+        functions::call(&name, arguments, self.scope.zone).map_err(|message| {
             let error = self.error(e, message);
             match functions::names().any(|known| known == name) {
                 true => error,
@@ -74,7 +74,7 @@ impl Binder<'_> {
                 .with_hint("take it before the window, e.g. MAX(t) of a view with a column t"));
         };
         let clock = Typed::column("append_time", index, types::timestamp_ltz(), false);
-        cast::explicit(clock, &target).map(Some).map_err(|message| self.error(e, message))
+        cast::In(self.scope.zone).explicit(clock, &target).map(Some).map_err(|message| self.error(e, message))
     }
 
     /// Forms with a syntax of their own.
@@ -112,7 +112,7 @@ impl Binder<'_> {
             }
             other => return Err(self.error(other, format!("this expression is not supported: {other}"))),
         };
-        functions::call(name, arguments).map_err(|message| self.error(e, message))
+        functions::call(name, arguments, self.scope.zone).map_err(|message| self.error(e, message))
     }
 
     fn rounded(

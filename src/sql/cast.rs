@@ -3,6 +3,7 @@
 use super::arithmetic::{is_numeric, precision_scale};
 use super::expr::Typed;
 use super::{functions, types};
+use crate::engine::plan::Zone;
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
 use datafusion_physical_expr::expressions::CastExpr;
@@ -58,16 +59,6 @@ fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     }
 }
 
-/// Both operands in their common type, or the names of both types.
-pub(super) fn to_common(left: Typed, right: Typed) -> Result<(Typed, Typed), (String, String)> {
-    let names = (types::name(&left.data_type), types::name(&right.data_type));
-    let common = common_type([&left, &right]).map_err(|_| names.clone())?;
-    match (implicit(left, &common), implicit(right, &common)) {
-        (Ok(left), Ok(right)) => Ok((left, right)),
-        (Err(message), _) | (_, Err(message)) => Err((names.0, format!("{} ({message})", names.1))),
-    }
-}
-
 /// A condition.
 pub(super) fn boolean(typed: Typed) -> Result<Typed, String> {
     match typed.data_type {
@@ -95,22 +86,74 @@ pub(super) fn assigns(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// A cast that loses nothing, or of a constant. Callers have checked that the types go together.
+/// Casts in a session's time zone (`None`: UTC), in which TIMESTAMP_LTZ is shown and read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct In(pub Option<Zone>);
+
+impl In {
+    /// A cast that loses nothing, or of a constant. Callers have checked that the types go together.
+    pub fn implicit(self, typed: Typed, target: &DataType) -> Result<Typed, String> {
+        self.explicit(typed, target)
+    }
+
+    /// `CAST(x AS target)`: a value that cannot be cast is an error of its row.
+    pub fn explicit(self, typed: Typed, target: &DataType) -> Result<Typed, String> {
+        convert(typed, target, false, self.0)
+    }
+
+    /// `TRY_CAST(x AS target)`: a value that cannot be cast is NULL.
+    pub fn attempt(self, typed: Typed, target: &DataType) -> Result<Typed, String> {
+        convert(typed, target, true, self.0)
+    }
+
+    /// Both operands in their common type, or the names of both types.
+    pub fn to_common(self, left: Typed, right: Typed) -> Result<(Typed, Typed), (String, String)> {
+        let names = (types::name(&left.data_type), types::name(&right.data_type));
+        let common = common_type([&left, &right]).map_err(|_| names.clone())?;
+        match (self.implicit(left, &common), self.implicit(right, &common)) {
+            (Ok(left), Ok(right)) => Ok((left, right)),
+            (Err(message), _) | (_, Err(message)) => Err((names.0, format!("{} ({message})", names.1))),
+        }
+    }
+}
+
+/// [`In::implicit`] between types that no time zone matters to.
 pub(super) fn implicit(typed: Typed, target: &DataType) -> Result<Typed, String> {
     explicit(typed, target)
 }
 
-/// `CAST(x AS target)`: a value that cannot be cast is an error of its row.
+/// [`In::explicit`] between types that no time zone matters to.
 pub(super) fn explicit(typed: Typed, target: &DataType) -> Result<Typed, String> {
-    convert(typed, target, false)
+    without_zone(&typed, target)?;
+    convert(typed, target, false, None)
 }
 
-/// `TRY_CAST(x AS target)`: a value that cannot be cast is NULL.
+/// [`In::attempt`] between types that no time zone matters to.
 pub(super) fn attempt(typed: Typed, target: &DataType) -> Result<Typed, String> {
-    convert(typed, target, true)
+    without_zone(&typed, target)?;
+    convert(typed, target, true, None)
 }
 
-fn convert(typed: Typed, target: &DataType, attempt: bool) -> Result<Typed, String> {
+fn without_zone(typed: &Typed, target: &DataType) -> Result<(), String> {
+    match zone_matters(&typed.data_type, target) {
+        false => Ok(()),
+        true => Err(format!("{} and {} do not go together here", types::name(&typed.data_type), types::name(target))),
+    }
+}
+
+/// Whether a cast goes between moments and local time.
+fn zone_matters(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    let is_local = |data_type: &T| matches!(data_type, T::Utf8 | T::Date32 | T::Timestamp(_, None));
+    match (from, to) {
+        (T::Timestamp(_, Some(_)), other) | (other, T::Timestamp(_, Some(_))) => is_local(other),
+        (T::Struct(a), T::Struct(b)) => a.iter().zip(b).any(|(a, b)| zone_matters(a.data_type(), b.data_type())),
+        (T::List(a), T::List(b)) => zone_matters(a.data_type(), b.data_type()),
+        _ => false,
+    }
+}
+
+fn convert(typed: Typed, target: &DataType, attempt: bool, zone: Option<Zone>) -> Result<Typed, String> {
     if typed.data_type == *target {
         return Ok(typed);
     }
@@ -118,11 +161,12 @@ fn convert(typed: Typed, target: &DataType, attempt: bool) -> Result<Typed, Stri
         let null = ScalarValue::try_from(target).map_err(|error| functions::reason(&error))?;
         return Ok(Typed::literal(null));
     }
-    if is_exact(&typed.data_type, target) {
+    let zone = zone.filter(|_| zone_matters(&typed.data_type, target));
+    if zone.is_none() && is_exact(&typed.data_type, target) {
         let expr = Arc::new(CastExpr::new(typed.expr, target.clone(), None));
         return Typed { expr, data_type: target.clone(), nullable: typed.nullable }.fold();
     }
-    functions::convert(typed, target, attempt)?.fold()
+    functions::convert(typed, target, attempt, zone)?.fold()
 }
 
 /// Casts that Arrow does exactly as Flink does, and that cannot fail.
@@ -159,5 +203,5 @@ pub(super) fn character_length(data_type: &ast::DataType) -> Option<(u64, bool)>
 pub(super) fn fit(typed: Typed, length: u64, pad: bool) -> Result<Typed, String> {
     let length = i32::try_from(length).map_err(|_| format!("length {length} is too large"))?;
     let length = Typed::literal(ScalarValue::Int32(Some(length)));
-    functions::call(if pad { "FIT_CHAR" } else { "LEFT" }, vec![typed, length])?.fold()
+    functions::call(if pad { "FIT_CHAR" } else { "LEFT" }, vec![typed, length], None)?.fold()
 }

@@ -127,7 +127,7 @@ impl<'b> Binder<'b> {
             }
             ast::Expr::SimilarTo { negated, expr, pattern, escape_char: None } => {
                 let arguments = vec![self.bind(expr)?, self.bind(pattern)?];
-                let found = functions::call("SIMILAR", arguments).map_err(|m| self.error(e, m))?;
+                let found = functions::call("SIMILAR", arguments, self.scope.zone).map_err(|m| self.error(e, m))?;
                 self.negate_if(*negated, found)
             }
             ast::Expr::IsDistinctFrom(l, r) => self.compare(e, Operator::IsDistinctFrom, l, r),
@@ -232,7 +232,7 @@ impl<'b> Binder<'b> {
                 }
                 ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => {
                     let place = self.bind(index)?;
-                    functions::call("ITEM", vec![typed, place]).map_err(|m| self.error(index, m))?
+                    functions::call("ITEM", vec![typed, place], self.scope.zone).map_err(|m| self.error(index, m))?
                 }
                 other => return Err(self.error(root, format!("this access is not supported: {other}"))),
             };
@@ -244,7 +244,7 @@ impl<'b> Binder<'b> {
         let data_type = types::from_ast(&typed.data_type, self.source, span_of(e))?;
         let Some(text) = typed.value.clone().into_string() else { return Err(self.error(e, "expected a string")) };
         let text = Typed::literal(ScalarValue::Utf8(Some(text)));
-        cast::explicit(text, &data_type).map_err(|m| self.error(e, m))
+        cast::In(self.scope.zone).explicit(text, &data_type).map_err(|m| self.error(e, m))
     }
 
     fn binary(&mut self, e: &ast::Expr, l: &ast::Expr, op: &ast::BinaryOperator, r: &ast::Expr) -> Result<Typed> {
@@ -269,7 +269,7 @@ impl<'b> Binder<'b> {
                 let right = cast::boolean(right).map_err(|m| self.error(r, m))?;
                 Ok(binary_expr(left, operator, right, DataType::Boolean))
             }
-            Op::StringConcat => functions::call("||", vec![left, right]).map_err(|m| self.error(e, m)),
+            Op::StringConcat => functions::call("||", vec![left, right], self.scope.zone).map_err(|m| self.error(e, m)),
             Op::Plus => arithmetic::plus(left, right).map_err(|m| self.error(e, m)),
             Op::Minus => arithmetic::minus(left, right).map_err(|m| self.error(e, m)),
             Op::Multiply => arithmetic::multiply(left, right).map_err(|m| self.error(e, m)),
@@ -285,7 +285,7 @@ impl<'b> Binder<'b> {
     }
 
     fn compare_typed(&self, e: &ast::Expr, operator: Operator, left: Typed, right: Typed) -> Result<Typed> {
-        let (left, right) = cast::to_common(left, right).map_err(|(a, b)| {
+        let (left, right) = cast::In(self.scope.zone).to_common(left, right).map_err(|(a, b)| {
             self.error(e, format!("cannot compare {a} with {b}")).with_hint("CAST one side to the type of the other")
         })?;
         if matches!(left.data_type, DataType::Struct(_) | DataType::List(_)) {
@@ -357,7 +357,7 @@ impl<'b> Binder<'b> {
         })?;
         let mut casted = Vec::new();
         for (at, typed) in results {
-            casted.push(cast::implicit(typed, &common).map_err(|m| self.error(at, m))?);
+            casted.push(cast::In(self.scope.zone).implicit(typed, &common).map_err(|m| self.error(at, m))?);
         }
         Ok(case_expr(whens, casted, otherwise.is_some(), common))
     }
@@ -367,8 +367,8 @@ impl<'b> Binder<'b> {
         let data_type = types::from_ast(target, self.source, span_of(e))?;
         let length = cast::character_length(target);
         match kind {
-            ast::CastKind::Cast | ast::CastKind::DoubleColon => cast::explicit(inner, &data_type),
-            ast::CastKind::TryCast | ast::CastKind::SafeCast => cast::attempt(inner, &data_type),
+            ast::CastKind::Cast | ast::CastKind::DoubleColon => cast::In(self.scope.zone).explicit(inner, &data_type),
+            ast::CastKind::TryCast | ast::CastKind::SafeCast => cast::In(self.scope.zone).attempt(inner, &data_type),
         }
         .and_then(|typed| match length {
             Some((length, pad)) => cast::fit(typed, length, pad),
@@ -400,7 +400,7 @@ impl<'b> Binder<'b> {
             .map_err(|(n, wanted, got)| self.error(items[n].0, format!("cannot compare {wanted} with {got}")))?;
         let mut casted = Vec::new();
         for (at, typed) in items {
-            casted.push(cast::implicit(typed, &common).map_err(|m| self.error(at, m))?);
+            casted.push(cast::In(self.scope.zone).implicit(typed, &common).map_err(|m| self.error(at, m))?);
         }
         let nullable = casted.iter().any(|typed| typed.nullable);
         let mut casted = casted.into_iter().map(|typed| typed.expr);
@@ -422,7 +422,7 @@ impl<'b> Binder<'b> {
         if let Some(escape) = escape {
             arguments.push(literal(&escape.value).map_err(|m| self.error(e, m))?);
         }
-        let found = functions::call("LIKE", arguments).map_err(|m| self.error(e, m))?;
+        let found = functions::call("LIKE", arguments, self.scope.zone).map_err(|m| self.error(e, m))?;
         self.negate_if(negated, found)
     }
 }

@@ -23,6 +23,8 @@ struct File<'f> {
     source: Source<'f>,
     tables: Vec<Table>,
     views: Vec<View>,
+    /// Every CREATE so far.
+    definitions: Vec<Statement>,
     outputs: Vec<OutputPlan>,
     inserts: Vec<Insert>,
     notes: Vec<String>,
@@ -37,6 +39,7 @@ pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
         source,
         tables: Vec::new(),
         views: Vec::new(),
+        definitions: Vec::new(),
         outputs: Vec::new(),
         inserts: Vec::new(),
         notes: Vec::new(),
@@ -73,6 +76,7 @@ impl File<'_> {
         let kind = if statement.starts_with(temporary) { statement.tokens.get(2) } else { statement.tokens.get(1) };
         let is = |word: &str| kind.is_some_and(|token| is_word(token, word));
         if statement.starts_with(&["CREATE"]) {
+            self.definitions.push(statement.clone());
             return match (is("TABLE"), is("VIEW")) {
                 (true, _) => self.create_table(&statement),
                 (_, true) => self.create_view(&statement),
@@ -114,12 +118,17 @@ impl File<'_> {
         }
     }
 
+    /// The tables that names mean.
+    fn current(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(|table| !table.replaced)
+    }
+
     fn taken(&self, name: &str) -> bool {
-        self.tables.iter().any(|table| table.name == name) || self.views.iter().any(|view| view.name == name)
+        self.current().any(|table| table.name == name) || self.views.iter().any(|view| view.name == name)
     }
 
     fn create_table(&mut self, statement: &Statement) -> Result<()> {
-        let created = table::create(statement, self.source)?;
+        let created = table::create(statement, self.source, self.settings.zone)?;
         let name = &created.table.name;
         if self.taken(name) {
             return match created.if_not_exists {
@@ -152,6 +161,7 @@ impl File<'_> {
             tables: &self.tables,
             views: &self.views,
             calls: &calls,
+            zone: self.settings.zone,
             common: Vec::new(),
         };
         let relation = queries.query(&query)?;
@@ -264,9 +274,9 @@ impl File<'_> {
             self.word(parser, "INTO")?;
             Ok((self.ident(parser)?, self.ident_list(parser)?))
         })?;
-        let Some(table) = self.tables.iter().find(|table| table.name == name.value) else {
+        let Some(table) = self.current().find(|table| table.name == name.value) else {
             let error = self.source.error(name.span, format!("unknown table '{}'", name.value));
-            return Err(match nearest(&name.value, self.tables.iter().map(|table| table.name.as_str())) {
+            return Err(match nearest(&name.value, self.current().map(|table| table.name.as_str())) {
                 Some(near) => error.with_hint(format!("did you mean '{near}'?")),
                 None => error.with_hint("create it with CREATE TABLE above this statement"),
             });
@@ -371,12 +381,21 @@ impl File<'_> {
             let hint = format!("CAST({} AS {})", column.name, types::name(to));
             return Err(self.source.error(column.span, message).with_hint(hint));
         }
-        let typed = cast::implicit(column.typed(), to).map_err(|message| self.source.error(column.span, message))?;
+        let typed = cast::In(self.settings.zone)
+            .implicit(column.typed(), to)
+            .map_err(|message| self.source.error(column.span, message))?;
         Ok(if field.is_nullable() { typed } else { functions::not_null(typed, field.name()) })
     }
 
     fn queries(&self) -> Queries<'_> {
-        Queries { source: self.source, tables: &self.tables, views: &self.views, calls: &[], common: Vec::new() }
+        Queries {
+            source: self.source,
+            tables: &self.tables,
+            views: &self.views,
+            calls: &[],
+            zone: self.settings.zone,
+            common: Vec::new(),
+        }
     }
 
     /// The index of the table's output, made if it is new.
@@ -464,7 +483,22 @@ impl File<'_> {
         let (Some(name), Some(setting)) = (text(&key.token), text(&value.token)) else {
             return Err(self.source.error(key.span, "expected SET 'key' = 'value', both in single quotes"));
         };
+        let before = self.settings.zone;
         self.notes.extend(self.settings.set(self.source, (&name, key.span), (&setting, value.span))?);
+        if self.settings.zone != before { self.redefine() } else { Ok(()) }
+    }
+
+    /// Reads the definitions of tables and views anew: as in Flink, the settings at their use are what counts.
+    fn redefine(&mut self) -> Result<()> {
+        for table in &mut self.tables {
+            table.replaced = true;
+        }
+        self.views.clear();
+        let told = self.notes.len();
+        for statement in std::mem::take(&mut self.definitions) {
+            self.statement(statement)?;
+        }
+        self.notes.truncate(told);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::table::Table;
 use super::text::{Source, nearest};
 use super::types;
 use super::window::WindowCall;
+use crate::engine::plan::Zone;
 use crate::error::{Error, Result};
 use arrow::datatypes::Field;
 use sqlparser::ast::{self, ObjectName, Spanned};
@@ -34,6 +35,8 @@ pub(super) struct Queries<'q> {
     pub views: &'q [View],
     /// Window calls of the statement.
     pub calls: &'q [WindowCall],
+    /// The session's time zone; `None`: UTC.
+    pub zone: Option<Zone>,
     /// `WITH` queries in scope.
     pub common: Vec<View>,
 }
@@ -190,7 +193,7 @@ impl Queries<'_> {
             }
             return Ok(relation);
         }
-        if let Some(index) = self.tables.iter().position(|table| table.name == *wanted) {
+        if let Some(index) = self.tables.iter().position(|table| !table.replaced && table.name == *wanted) {
             return Ok(vec![self.scan(index)]);
         }
         let error = self.source.error(ident.span, format!("unknown table '{wanted}'"));
@@ -215,6 +218,7 @@ impl Queries<'_> {
             columns,
             pending: None,
             windows: None,
+            zone: self.zone,
             ranking: None,
         }
     }

@@ -1,6 +1,7 @@
 //! What a query can name: visible columns, where they are, and what they stand for.
 
 use super::expr::Typed;
+use crate::engine::plan::Zone;
 use arrow::datatypes::DataType;
 use sqlparser::tokenizer::Span;
 
@@ -119,4 +120,6 @@ pub(super) struct Scope<'s> {
     pub columns: &'s [Column],
     /// Row column that holds the append time of the record, if the row is still one record.
     pub append_time: Option<usize>,
+    /// The session's time zone; `None`: UTC.
+    pub zone: Option<Zone>,
 }

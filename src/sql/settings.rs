@@ -44,7 +44,7 @@ const EARLY_DELAY: &str = "table.exec.emit.early-fire.delay";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
     /// `table.local-time-zone`; `None`: UTC.
-    zone: Option<Zone>,
+    pub zone: Option<Zone>,
     lateness_ms: i64,
     /// Early results were asked for here.
     early: Option<Span>,
@@ -58,9 +58,6 @@ impl Settings {
         let bad = |expected: &str| source.error(value_span, format!("'{key}' = '{value}': expected {expected}"));
         let duration = || duration_us(value).ok_or_else(|| bad("a duration such as '10 s' or '5 min'"));
         match key {
-            ZONE if matches!(zone(value), Some(Some(_))) => {
-                return Err(bad("UTC: other time zones are not supported yet"));
-            }
             ZONE => self.zone = zone(value).ok_or_else(|| bad("a time zone such as 'Europe/Berlin' or 'UTC+05:30'"))?,
             LATENESS => self.lateness_ms = duration()? / 1000,
             EARLY => {

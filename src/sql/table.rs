@@ -5,7 +5,7 @@ use super::expr::{Binder, Column, Role, Scope, Slot, Typed, span_of};
 use super::options::{self, TableOptions};
 use super::text::{Source, Statement, is_word, nearest};
 use super::{cast, types};
-use crate::engine::plan::MetadataColumn;
+use crate::engine::plan::{MetadataColumn, Zone};
 use crate::error::{Error, Result};
 use crate::format::FormatSpec;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -54,6 +54,8 @@ pub(super) struct Table {
     pub writable_metadata: Option<String>,
     /// Options.
     pub options: TableOptions,
+    /// Its definition was read anew for another time zone: the name means that one now.
+    pub replaced: bool,
 }
 
 /// A column of a table.
@@ -124,11 +126,12 @@ pub(super) struct Created {
 struct Reader<'s> {
     parser: Parser<'static>,
     source: Source<'s>,
+    zone: Option<Zone>,
 }
 
 /// Parses and checks a `CREATE [TEMPORARY] TABLE`.
-pub(super) fn create(statement: &Statement, source: Source<'_>) -> Result<Created> {
-    let mut reader = Reader { parser: statement.parser(), source };
+pub(super) fn create(statement: &Statement, source: Source<'_>, zone: Option<Zone>) -> Result<Created> {
+    let mut reader = Reader { parser: statement.parser(), source, zone };
     let (name, if_not_exists) = reader.head()?;
     let mut body = Body::default();
     if reader.parser.consume_token(&Token::LParen) {
@@ -395,7 +398,7 @@ impl Reader<'_> {
         }
         let visible = raw_scope(values.iter().flatten());
         let append_time = METADATA.iter().position(|(column, ..)| *column == MetadataColumn::AppendTime);
-        let scope = Scope { columns: &visible, append_time: append_time.map(|place| count + place) };
+        let scope = Scope { columns: &visible, append_time: append_time.map(|place| count + place), zone: self.zone };
         let mut all = Vec::new();
         for (column, value) in columns.iter().zip(values) {
             all.push(match (value, &column.kind) {
@@ -413,7 +416,8 @@ impl Reader<'_> {
         }
         let (name, span) = (name.value, name.span);
         let primary_key = Vec::new();
-        Ok(Table { name, span, declared, columns: all, watermark: None, primary_key, writable_metadata, options })
+        let (watermark, replaced) = (None, false);
+        Ok(Table { name, span, declared, columns: all, watermark, primary_key, writable_metadata, options, replaced })
     }
 
     /// The raw format is one column of text or bytes.
@@ -435,7 +439,9 @@ impl Reader<'_> {
         let (which, _, name) = METADATA[place];
         let (data_type, nullable) = metadata_type(which);
         let typed = Typed::column(name, physical + place, data_type, nullable);
-        cast::explicit(typed, &column.data_type).map_err(|message| self.source.error(column.name.span, message))
+        cast::In(self.zone)
+            .explicit(typed, &column.data_type)
+            .map_err(|message| self.source.error(column.name.span, message))
     }
 
     fn watermark(&self, table: &Table, column: &Ident, expr: &ast::Expr) -> Result<(usize, Typed)> {
@@ -458,7 +464,8 @@ impl Reader<'_> {
                 .with_hint(format!("add a column: ts AS TO_TIMESTAMP_LTZ({}, 3)", column.value)));
         }
         let visible = table.scope();
-        let typed = Binder::new(self.source, Scope { columns: &visible, append_time: None }).bind(expr)?;
+        let typed =
+            Binder::new(self.source, Scope { columns: &visible, append_time: None, zone: self.zone }).bind(expr)?;
         if typed.data_type != *rowtime {
             let found = types::name(&typed.data_type);
             return Err(self

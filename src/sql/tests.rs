@@ -5,3 +5,4 @@ mod expressions;
 mod files;
 mod support;
 mod windows;
+mod zones;

@@ -3,8 +3,8 @@
 use super::branch::{Branch, Pending, WINDOW_COLUMNS, WindowTime, window_fields};
 use super::expr::{Binder, Column, Role, Slot};
 use super::query::{Queries, Relation};
-use super::rank;
 use super::window::{Data, WindowCall};
+use super::{rank, types};
 use crate::engine::plan::{TimeDomain, WindowKind};
 use crate::error::Result;
 use sqlparser::ast::Ident;
@@ -34,7 +34,9 @@ impl Queries<'_> {
             // Behind a window its own columns are the time and the window.
             column.role = Role::Plain;
         }
-        let time = WindowTime { data_type: branch.row[rowtime].data_type().clone(), domain, zone: None };
+        let data_type = branch.row[rowtime].data_type().clone();
+        let zone = self.zone.filter(|_| data_type == types::timestamp_ltz());
+        let time = WindowTime { data_type, domain, zone };
         for (which, field) in WINDOW_COLUMNS.into_iter().zip(window_fields(call.kind, &time.data_type)) {
             branch.columns.push(Column {
                 qualifier: None,

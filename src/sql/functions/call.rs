@@ -4,6 +4,7 @@ use super::super::expr::{Typed, binary_expr, case_expr};
 use super::super::{arithmetic, cast, types};
 use super::kernel::{Kernel, make};
 use super::{math, nested, text, time};
+use crate::engine::plan::Zone;
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
@@ -140,8 +141,8 @@ pub(in super::super) fn names() -> impl Iterator<Item = &'static str> {
     SIMPLE.iter().map(|simple| simple.name).chain(OTHERS.iter().map(|(name, ..)| *name))
 }
 
-/// Calls a function by its name (in capitals).
-pub(in super::super) fn call(name: &str, arguments: Vec<Typed>) -> Result<Typed, String> {
+/// Calls a function by its name (in capitals), in a session's time zone.
+pub(in super::super) fn call(name: &str, arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     if let Some(simple) = SIMPLE.iter().find(|simple| simple.name == name) {
         return call_simple(simple, arguments);
     }
@@ -149,7 +150,7 @@ pub(in super::super) fn call(name: &str, arguments: Vec<Typed>) -> Result<Typed,
         return Err(format!("unknown function {name}"));
     };
     check_count(name, *least, *most, arguments.len())?;
-    call_other(name, arguments)
+    call_other(name, arguments, zone)
 }
 
 fn check_count(name: &str, least: usize, most: usize, given: usize) -> Result<(), String> {
@@ -187,11 +188,11 @@ fn text_literal(value: &str) -> Typed {
     Typed::literal(ScalarValue::Utf8(Some(value.to_owned())))
 }
 
-fn call_other(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, String> {
+fn call_other(name: &'static str, mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     match name {
         "||" | "CONCAT" | "CONCAT_WS" => texts(name, arguments),
         "ABS" | "SIGN" | "ROUND" | "TRUNCATE" => math::rounding(name, arguments),
-        "FLOOR" | "CEIL" if arguments.len() == 2 => time::round_to(name, arguments),
+        "FLOOR" | "CEIL" if arguments.len() == 2 => time::round_to(name, arguments, zone),
         "FLOOR" | "CEIL" => math::rounding(name, arguments),
         "CEILING" => math::rounding("CEIL", arguments),
         "SQRT" | "EXP" | "LN" | "LOG10" | "LOG2" | "SIN" | "COS" | "TAN" | "ASIN" | "ACOS" | "ATAN" | "DEGREES"
@@ -200,14 +201,14 @@ fn call_other(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, St
         "LOG" | "POWER" | "ATAN2" => math::two_doubles(name, arguments),
         "PI" => Ok(Typed::literal(ScalarValue::Float64(Some(std::f64::consts::PI)))),
         "E" => Ok(Typed::literal(ScalarValue::Float64(Some(std::f64::consts::E)))),
-        "GREATEST" | "LEAST" => math::extreme(name, arguments),
+        "GREATEST" | "LEAST" => math::extreme(name, arguments, zone),
         "MOD" => {
             let right = arguments.remove(1);
             arithmetic::modulo(arguments.remove(0), right)
         }
-        "COALESCE" | "IFNULL" => coalesce(arguments),
-        "IF" => condition(arguments),
-        "NULLIF" => null_if(arguments),
+        "COALESCE" | "IFNULL" => coalesce(arguments, zone),
+        "IF" => condition(arguments, zone),
+        "NULLIF" => null_if(arguments, zone),
         "ITEM" => {
             let place = arguments.remove(1);
             nested::item(arguments.remove(0), place)
@@ -215,7 +216,7 @@ fn call_other(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, St
         "CARDINALITY" => nested::cardinality(arguments.remove(0)),
         "INSTR" => {
             arguments.reverse();
-            call("POSITION", arguments)
+            call("POSITION", arguments, zone)
         }
         "BTRIM" | "LTRIM" | "RTRIM" => {
             let side = match name {
@@ -224,13 +225,13 @@ fn call_other(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, St
                 _ => "BOTH",
             };
             let what = if arguments.len() > 1 { arguments.remove(1) } else { text_literal(" ") };
-            call("TRIM", vec![text_literal(side), arguments.remove(0), what])
+            call("TRIM", vec![text_literal(side), arguments.remove(0), what], zone)
         }
-        _ => call_time(name, arguments),
+        _ => call_time(name, arguments, zone),
     }
 }
 
-fn call_time(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, String> {
+fn call_time(name: &'static str, mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let unit = match name {
         "DAYOFMONTH" => "DAY",
         "DAYOFWEEK" => "DOW",
@@ -238,21 +239,21 @@ fn call_time(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, Str
         "YEAR" | "QUARTER" | "MONTH" | "WEEK" | "HOUR" | "MINUTE" | "SECOND" => name,
         _ => {
             return match name {
-                "EXTRACT" => time::extract(arguments),
+                "EXTRACT" => time::extract(arguments, zone),
                 "TIMESTAMPADD" => time::timestamp_add(arguments),
                 "TIMESTAMPDIFF" => time::timestamp_diff(arguments),
-                "DATE_FORMAT" => time::date_format(arguments),
+                "DATE_FORMAT" => time::date_format(arguments, zone),
                 "TO_TIMESTAMP" => time::to_timestamp(arguments),
                 "TO_TIMESTAMP_LTZ" => time::to_timestamp_ltz(arguments),
                 "TO_DATE" => time::to_date(arguments),
-                "FROM_UNIXTIME" => time::from_unixtime(arguments),
-                "UNIX_TIMESTAMP" => time::unix_timestamp(arguments),
+                "FROM_UNIXTIME" => time::from_unixtime(arguments, zone),
+                "UNIX_TIMESTAMP" => time::unix_timestamp(arguments, zone),
                 _ => Err(format!("unknown function {name}")),
             };
         }
     };
     arguments.insert(0, text_literal(unit));
-    time::extract(arguments)
+    time::extract(arguments, zone)
 }
 
 fn texts(name: &'static str, arguments: Vec<Typed>) -> Result<Typed, String> {
@@ -270,14 +271,15 @@ fn texts(name: &'static str, arguments: Vec<Typed>) -> Result<Typed, String> {
     }
 }
 
-fn common(name: &str, arguments: Vec<Typed>) -> Result<(Vec<Typed>, DataType), String> {
+fn common(name: &str, arguments: Vec<Typed>, zone: Option<Zone>) -> Result<(Vec<Typed>, DataType), String> {
     let common = cast::common_type(&arguments).map_err(|(_, a, b)| format!("{name} of {a} and {b}"))?;
-    let values: Result<Vec<_>, _> = arguments.into_iter().map(|argument| cast::implicit(argument, &common)).collect();
+    let values: Result<Vec<_>, _> =
+        arguments.into_iter().map(|argument| cast::In(zone).implicit(argument, &common)).collect();
     Ok((values?, common))
 }
 
-fn coalesce(arguments: Vec<Typed>) -> Result<Typed, String> {
-    let (values, data_type) = common("COALESCE", arguments)?;
+fn coalesce(arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
+    let (values, data_type) = common("COALESCE", arguments, zone)?;
     let nullable = values.iter().all(|value| value.nullable);
     let count = values.len();
     let mut whens = Vec::new();
@@ -293,18 +295,18 @@ fn coalesce(arguments: Vec<Typed>) -> Result<Typed, String> {
     Ok(Typed { nullable, ..typed })
 }
 
-fn condition(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+fn condition(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let when = cast::boolean(arguments.remove(0))?;
-    let (values, data_type) = common("IF", arguments)?;
+    let (values, data_type) = common("IF", arguments, zone)?;
     Ok(case_expr(vec![when], values, true, data_type))
 }
 
-fn null_if(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+fn null_if(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let right = arguments.pop().ok_or("NULLIF needs two arguments")?;
     let left = arguments.pop().ok_or("NULLIF needs two arguments")?;
     let data_type = left.data_type.clone();
     let null = cast::explicit(Typed::literal(ScalarValue::Null), &data_type)?;
-    let (l, r) = cast::to_common(left.clone(), right).map_err(|(a, b)| format!("NULLIF of {a} and {b}"))?;
+    let (l, r) = cast::In(zone).to_common(left.clone(), right).map_err(|(a, b)| format!("NULLIF of {a} and {b}"))?;
     let equal = binary_expr(l, Operator::Eq, r, DataType::Boolean);
     Ok(case_expr(vec![equal], vec![null, left], true, data_type))
 }

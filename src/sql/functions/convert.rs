@@ -4,8 +4,9 @@ use super::super::arithmetic::is_numeric;
 use super::super::expr::Typed;
 use super::super::types;
 use super::civil::{DAY_MS, format_date, parse_date, parse_timestamp};
-use super::kernel::make;
+use super::kernel::{Kernel, make_in};
 use super::math::round_decimal;
+use crate::engine::plan::Zone;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
     Int64Array, ListArray, StringArray, StructArray, TimestampMillisecondArray,
@@ -16,7 +17,12 @@ use datafusion_common::{Result, exec_datafusion_err, exec_err};
 use std::sync::Arc;
 
 /// A cast that can fail or that Arrow does in another way.
-pub(in super::super) fn convert(typed: Typed, target: &DataType, attempt: bool) -> Result<Typed, String> {
+pub(in super::super) fn convert(
+    typed: Typed,
+    target: &DataType,
+    attempt: bool,
+    zone: Option<Zone>,
+) -> Result<Typed, String> {
     if !castable(&typed.data_type, target) {
         let (from, to) = (types::name(&typed.data_type), types::name(target));
         let hint = match (&typed.data_type, target) {
@@ -30,11 +36,11 @@ pub(in super::super) fn convert(typed: Typed, target: &DataType, attempt: bool) 
     let nullable = typed.nullable || attempt || matches!(target, DataType::Decimal128(..));
     let name = if attempt { "TRY_CAST" } else { "CAST" };
     let parameter = format!("{} AS {}", types::name(&typed.data_type), types::name(target));
-    Ok(if attempt {
-        make(name, parameter, vec![typed], target.clone(), nullable, |args| array(&args.full(0)?, args.result, true))
-    } else {
-        make(name, parameter, vec![typed], target.clone(), nullable, |args| array(&args.full(0)?, args.result, false))
-    })
+    let kernel: Kernel = match attempt {
+        true => |args| Caster { attempt: true, zone: args.zone }.array(&args.full(0)?, args.result),
+        false => |args| Caster { attempt: false, zone: args.zone }.array(&args.full(0)?, args.result),
+    };
+    Ok(make_in(zone, (name, parameter), vec![typed], (target.clone(), nullable), kernel))
 }
 
 fn castable(from: &DataType, to: &DataType) -> bool {
@@ -54,27 +60,72 @@ fn castable(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Casts an array; with `attempt` a value that does not fit is NULL, else an error.
-fn array(from: &ArrayRef, to: &DataType, attempt: bool) -> Result<ArrayRef> {
-    use DataType as T;
-    if from.data_type() == to {
-        return Ok(Arc::clone(from));
+/// How values are cast.
+#[derive(Clone, Copy)]
+struct Caster {
+    /// A value that does not fit is NULL, else an error.
+    attempt: bool,
+    /// Of the local time that TIMESTAMP_LTZ is shown in; `None`: UTC.
+    zone: Option<Zone>,
+}
+
+impl Caster {
+    fn array(self, from: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+        use DataType as T;
+        if from.data_type() == to {
+            return Ok(Arc::clone(from));
+        }
+        match (from.data_type(), to) {
+            (T::Struct(_), T::Struct(fields)) => {
+                let row = from.as_struct();
+                let columns = row.columns().iter().zip(fields).map(|(c, f)| self.array(c, f.data_type()));
+                let columns = columns.collect::<Result<Vec<_>>>()?;
+                Ok(Arc::new(StructArray::try_new(fields.clone(), columns, row.nulls().cloned())?))
+            }
+            (T::List(_), T::List(item)) => {
+                let list = from.as_list::<i32>();
+                let values = self.array(list.values(), item.data_type())?;
+                let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+                Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, values, nulls)?))
+            }
+            // Values of TIMESTAMP_LTZ are moments; all else is local time.
+            (T::Timestamp(_, Some(_)), _) => self.array(&self.local(from), to),
+            (T::Utf8 | T::Date32 | T::Timestamp(..), T::Timestamp(_, Some(_))) => {
+                let local = self.array(from, &types::timestamp())?;
+                Ok(cast(&self.moments(&local), to)?)
+            }
+            (T::Utf8, _) => from_text(from.as_string::<i32>(), to, self.attempt),
+            (_, T::Utf8) => to_text(from),
+            _ => numbers_and_days(from, to),
+        }
     }
+
+    /// TIMESTAMP_LTZ as TIMESTAMP.
+    fn local(self, moments: &ArrayRef) -> ArrayRef {
+        let moments = moments.as_primitive::<TimestampMillisecondType>();
+        Arc::new(match self.zone {
+            None => moments.clone().with_timezone_opt(None::<&str>),
+            Some(zone) => {
+                moments.unary::<_, TimestampMillisecondType>(|ms| zone.local(ms)).with_timezone_opt(None::<&str>)
+            }
+        })
+    }
+
+    /// TIMESTAMP as moments.
+    fn moments(self, local: &ArrayRef) -> ArrayRef {
+        match self.zone {
+            None => Arc::clone(local),
+            Some(zone) => {
+                let local = local.as_primitive::<TimestampMillisecondType>();
+                Arc::new(local.unary::<_, TimestampMillisecondType>(|ms| zone.moment(ms)))
+            }
+        }
+    }
+}
+
+fn numbers_and_days(from: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    use DataType as T;
     match (from.data_type(), to) {
-        (T::Utf8, _) => from_text(from.as_string::<i32>(), to, attempt),
-        (_, T::Utf8) => to_text(from),
-        (T::Struct(_), T::Struct(fields)) => {
-            let row = from.as_struct();
-            let columns = row.columns().iter().zip(fields).map(|(c, f)| array(c, f.data_type(), attempt));
-            let columns = columns.collect::<Result<Vec<_>>>()?;
-            Ok(Arc::new(StructArray::try_new(fields.clone(), columns, row.nulls().cloned())?))
-        }
-        (T::List(_), T::List(item)) => {
-            let list = from.as_list::<i32>();
-            let values = array(list.values(), item.data_type(), attempt)?;
-            let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
-            Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, values, nulls)?))
-        }
         (T::Date32, T::Timestamp(..)) => {
             let days = from.as_primitive::<Date32Type>();
             let ms: TimestampMillisecondArray = days.iter().map(|day| day.map(|d| i64::from(d) * DAY_MS)).collect();
@@ -85,10 +136,8 @@ fn array(from: &ArrayRef, to: &DataType, attempt: bool) -> Result<ArrayRef> {
             let day = |ms: i64| i32::try_from(ms.div_euclid(DAY_MS)).unwrap_or(i32::MAX);
             Ok(Arc::new(ms.iter().map(|ms| ms.map(day)).collect::<Date32Array>()))
         }
-        (T::Timestamp(..), T::Timestamp(..)) | (T::Boolean, T::Int8 | T::Int16 | T::Int32 | T::Int64) => {
-            Ok(cast(from, to)?)
-        }
-        (T::Boolean, _) => array(&cast(from, &T::Int32)?, to, attempt),
+        (T::Boolean, T::Int8 | T::Int16 | T::Int32 | T::Int64) => Ok(cast(from, to)?),
+        (T::Boolean, _) => numbers_and_days(&cast(from, &T::Int32)?, to),
         (_, T::Boolean) => {
             let number = cast(from, &T::Float64)?;
             let number = number.as_primitive::<Float64Type>();

@@ -1,6 +1,7 @@
 //! What a function is to the expression evaluator: a kernel over columns and constants.
 
 use super::super::expr::Typed;
+use crate::engine::plan::Zone;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StringBuilder, TimestampMillisecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimestampMillisecondType};
@@ -27,6 +28,8 @@ pub(super) struct Args<'a> {
     pub result: &'a DataType,
     /// What was fixed when the statement was planned (a unit, a field's name).
     pub parameter: &'a str,
+    /// The session's time zone, where the function depends on it; `None`: UTC.
+    pub zone: Option<Zone>,
 }
 
 /// One argument of a known type: a column, or a constant that stands for every row.
@@ -114,6 +117,16 @@ impl Args<'_> {
         self.values[index].as_primitive_opt::<TimestampMillisecondType>().map(|array| array.value(place))
     }
 
+    /// The wall clock's time at a moment, as if it were UTC.
+    pub fn local(&self, moment: i64) -> i64 {
+        self.zone.map_or(moment, |zone| zone.local(moment))
+    }
+
+    /// The moment at which the wall clock shows a time.
+    pub fn instant(&self, local: i64) -> i64 {
+        self.zone.map_or(local, |zone| zone.moment(local))
+    }
+
     /// A column of timestamps in ms.
     pub fn moments(&self, index: usize) -> Result<&TimestampMillisecondArray> {
         match self.array(index)?.as_primitive_opt() {
@@ -155,14 +168,18 @@ struct Function {
     name: &'static str,
     parameter: String,
     result: FieldRef,
+    zone: Option<Zone>,
     signature: Signature,
     kernel: Kernel,
 }
 
-// Two calls are the same if name, parameter and result type are: a name has one kernel.
+// Two calls are the same if name, parameter, zone and result type are: a name has one kernel.
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.parameter == other.parameter && self.result == other.result
+        self.name == other.name
+            && self.parameter == other.parameter
+            && self.zone == other.zone
+            && self.result == other.result
     }
 }
 
@@ -214,6 +231,7 @@ impl ScalarUDFImpl for Function {
             rows,
             result: self.result.data_type(),
             parameter: &self.parameter,
+            zone: self.zone,
         };
         let array = (self.kernel)(&arguments)?;
         if all_constant {
@@ -225,7 +243,7 @@ impl ScalarUDFImpl for Function {
 
 static OPTIONS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(ConfigOptions::default()));
 
-/// A call of a kernel.
+/// A call of a kernel that no time zone matters to.
 pub(super) fn make(
     name: &'static str,
     parameter: impl Into<String>,
@@ -234,11 +252,24 @@ pub(super) fn make(
     nullable: bool,
     kernel: Kernel,
 ) -> Typed {
-    let parameter = parameter.into();
+    make_in(None, (name, parameter.into()), arguments, (result, nullable), kernel)
+}
+
+/// A call of a kernel in a time zone.
+pub(super) fn make_in(
+    zone: Option<Zone>,
+    (name, parameter): (&'static str, String),
+    arguments: Vec<Typed>,
+    (result, nullable): (DataType, bool),
+    kernel: Kernel,
+) -> Typed {
     let field: FieldRef = Arc::new(Field::new(name, result.clone(), nullable));
     let signature = Signature::variadic_any(Volatility::Immutable);
-    let shown = if parameter.is_empty() { name.to_owned() } else { format!("{name}[{parameter}]") };
-    let function = Function { name, parameter, result: Arc::clone(&field), signature, kernel };
+    let mut shown = if parameter.is_empty() { name.to_owned() } else { format!("{name}[{parameter}]") };
+    if let Some(zone) = zone {
+        shown = format!("{shown} in {zone}");
+    }
+    let function = Function { name, parameter, result: Arc::clone(&field), zone, signature, kernel };
     let expr = ScalarFunctionExpr::new(
         &shown,
         Arc::new(ScalarUDF::new_from_impl(function)),

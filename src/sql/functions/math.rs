@@ -312,13 +312,17 @@ fn of_doubles(args: &Args<'_>, of: fn(f64, f64) -> f64) -> Result<ArrayRef> {
 }
 
 /// GREATEST and LEAST: NULL where any argument is.
-pub(super) fn extreme(name: &'static str, arguments: Vec<Typed>) -> Result<Typed, String> {
+pub(super) fn extreme(
+    name: &'static str,
+    arguments: Vec<Typed>,
+    zone: Option<crate::engine::plan::Zone>,
+) -> Result<Typed, String> {
     let common = cast::common_type(&arguments).map_err(|(_, a, b)| format!("{name} of {a} and {b}"))?;
     if matches!(common, DataType::Struct(_) | DataType::List(_) | DataType::Null) {
         return Err(format!("{name} does not work on {}", types::name(&common)));
     }
     let nullable = arguments.iter().any(|argument| argument.nullable);
-    let values: Result<Vec<_>, String> = arguments.into_iter().map(|a| cast::implicit(a, &common)).collect();
+    let values: Result<Vec<_>, String> = arguments.into_iter().map(|a| cast::In(zone).implicit(a, &common)).collect();
     let kernel: Kernel = match name {
         "GREATEST" => |args| pick(args, true),
         _ => |args| pick(args, false),

@@ -4,7 +4,8 @@ use super::super::expr::Typed;
 use super::super::interval::Interval;
 use super::super::{cast, types};
 use super::civil::{Civil, DAY_MS, Pattern, days_from_civil, format_timestamp, parse_timestamp};
-use super::kernel::{Args, make};
+use super::kernel::{Args, make, make_in};
+use crate::engine::plan::Zone;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, TimestampMillisecondType};
 use datafusion_common::{Result, exec_err};
@@ -60,16 +61,21 @@ fn unit(argument: Option<&Typed>) -> Result<String, String> {
     Ok(singular.to_owned())
 }
 
+/// The zone that a value is shown in: a TIMESTAMP is local time already.
+fn zone_of(value: &Typed, zone: Option<Zone>) -> Option<Zone> {
+    zone.filter(|_| matches!(value.data_type, DataType::Timestamp(_, Some(_))))
+}
+
 /// `EXTRACT(unit FROM value)`.
-pub(super) fn extract(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+pub(super) fn extract(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let value = moment(arguments.pop().ok_or("EXTRACT needs a value")?)?;
     let unit = unit(arguments.first())?;
     if field(&unit, 0).is_none() {
         return Err(format!("{unit} is not a unit of EXTRACT"));
     }
-    let nullable = value.nullable;
-    let typed = make("EXTRACT", unit, vec![value], DataType::Int64, nullable, |args| {
-        args.longs(|row| Ok(args.moment(0, row).and_then(|ms| field(args.parameter, ms))))
+    let (nullable, zone) = (value.nullable, zone_of(&value, zone).filter(|_| unit != "EPOCH"));
+    let typed = make_in(zone, ("EXTRACT", unit), vec![value], (DataType::Int64, nullable), |args| {
+        args.longs(|row| Ok(args.moment(0, row).and_then(|ms| field(args.parameter, args.local(ms)))))
     });
     typed.fold()
 }
@@ -107,7 +113,9 @@ fn iso_week(days: i64) -> i64 {
 }
 
 /// `FLOOR(value TO unit)` and `CEIL(value TO unit)`.
-pub(super) fn round_to(name: &'static str, mut arguments: Vec<Typed>) -> Result<Typed, String> {
+///
+/// As in Flink, a TIMESTAMP_LTZ is rounded as local time and then shifted back by the offset that it had.
+pub(super) fn round_to(name: &'static str, mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let unit = unit(arguments.pop().as_ref())?;
     let value = arguments.pop().ok_or("a value is missing")?;
     let is_date = value.data_type == DataType::Date32;
@@ -117,12 +125,19 @@ pub(super) fn round_to(name: &'static str, mut arguments: Vec<Typed>) -> Result<
     }
     let (data_type, nullable) = (value.data_type.clone(), value.nullable);
     let kernel: super::kernel::Kernel = match name {
-        "FLOOR" => |args| args.longs(|row| args.moment(0, row).map(|ms| known(floor(args.parameter, ms))).transpose()),
-        _ => |args| args.longs(|row| args.moment(0, row).map(|ms| known(ceil(args.parameter, ms))).transpose()),
+        "FLOOR" => |args| args.longs(|row| args.moment(0, row).map(|ms| rounded(args, ms, floor)).transpose()),
+        _ => |args| args.longs(|row| args.moment(0, row).map(|ms| rounded(args, ms, ceil)).transpose()),
     };
     let name = if name == "FLOOR" { "FLOOR_TO" } else { "CEIL_TO" };
-    let typed = make(name, unit, vec![value], data_type, nullable, kernel).fold()?;
+    let zone = zone_of(&value, zone);
+    let typed = make_in(zone, (name, unit), vec![value], (data_type, nullable), kernel).fold()?;
     if is_date { cast::explicit(typed, &DataType::Date32) } else { Ok(typed) }
+}
+
+fn rounded(args: &Args<'_>, ms: i64, round: fn(&str, i64) -> Option<i64>) -> Result<i64> {
+    let local = args.local(ms);
+    let shift = |rounded: i64| rounded.checked_sub(local)?.checked_add(ms);
+    known(round(args.parameter, local).and_then(shift))
 }
 
 fn known(ms: Option<i64>) -> Result<i64> {
@@ -271,17 +286,17 @@ fn text_argument(value: Typed) -> Result<Typed, String> {
 }
 
 /// `DATE_FORMAT(value, pattern)`.
-pub(super) fn date_format(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+pub(super) fn date_format(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let pattern = pattern(arguments.get(1))?;
     let value = arguments.remove(0);
     let value = match value.data_type {
         DataType::Utf8 => cast::attempt(value, &types::timestamp())?,
         _ => moment(value)?,
     };
-    let nullable = value.nullable;
-    make("DATE_FORMAT", pattern, vec![value], DataType::Utf8, nullable, |args| {
+    let (nullable, zone) = (value.nullable, zone_of(&value, zone));
+    make_in(zone, ("DATE_FORMAT", pattern), vec![value], (DataType::Utf8, nullable), |args| {
         let pattern = compiled(args)?;
-        args.texts(|row| Ok(args.moment(0, row).map(|ms| pattern.format(ms))))
+        args.texts(|row| Ok(args.moment(0, row).map(|ms| pattern.format(args.local(ms)))))
     })
     .fold()
 }
@@ -313,10 +328,10 @@ pub(super) fn to_date(arguments: Vec<Typed>) -> Result<Typed, String> {
     cast::attempt(to_timestamp(arguments)?, &DataType::Date32)
 }
 
-/// `TO_TIMESTAMP_LTZ(number, 0 or 3)` and `TO_TIMESTAMP_LTZ(text[, pattern])`.
+/// `TO_TIMESTAMP_LTZ(number, 0 or 3)` and `TO_TIMESTAMP_LTZ(text[, pattern])`; as in Flink, the text is in UTC.
 pub(super) fn to_timestamp_ltz(mut arguments: Vec<Typed>) -> Result<Typed, String> {
     if arguments[0].data_type == DataType::Utf8 {
-        return cast::explicit(to_timestamp(arguments)?, &types::timestamp_ltz());
+        return cast::In(None).explicit(to_timestamp(arguments)?, &types::timestamp_ltz());
     }
     let factor = match arguments.get(1).and_then(Typed::value).map(ToString::to_string).as_deref() {
         None if arguments.len() == 1 => 1,
@@ -346,7 +361,7 @@ pub(super) fn to_timestamp_ltz(mut arguments: Vec<Typed>) -> Result<Typed, Strin
 }
 
 /// `FROM_UNIXTIME(seconds[, pattern])`.
-pub(super) fn from_unixtime(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+pub(super) fn from_unixtime(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let pattern = pattern(arguments.get(1))?;
     let value = arguments.remove(0);
     if !value.data_type.is_integer() && value.data_type != DataType::Null {
@@ -354,23 +369,23 @@ pub(super) fn from_unixtime(mut arguments: Vec<Typed>) -> Result<Typed, String> 
     }
     let value = cast::implicit(value, &DataType::Int64)?;
     let nullable = value.nullable;
-    make("FROM_UNIXTIME", pattern, vec![value], DataType::Utf8, nullable, |args| {
+    make_in(zone, ("FROM_UNIXTIME", pattern), vec![value], (DataType::Utf8, nullable), |args| {
         let pattern = compiled(args)?;
         let value = args.long(0)?;
-        args.texts(|row| Ok(value.get(row).map(|seconds| pattern.format(seconds.saturating_mul(1000)))))
+        args.texts(|row| Ok(value.get(row).map(|seconds| pattern.format(args.local(seconds.saturating_mul(1000))))))
     })
     .fold()
 }
 
 /// `UNIX_TIMESTAMP(text[, pattern])`: BIGINT; Flink's answer for a text that does not match is the least BIGINT.
-pub(super) fn unix_timestamp(mut arguments: Vec<Typed>) -> Result<Typed, String> {
+pub(super) fn unix_timestamp(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let pattern = pattern(arguments.get(1))?;
     let value = text_argument(arguments.remove(0))?;
     let nullable = value.nullable;
-    make("UNIX_TIMESTAMP", pattern, vec![value], DataType::Int64, nullable, |args| {
+    make_in(zone, ("UNIX_TIMESTAMP", pattern), vec![value], (DataType::Int64, nullable), |args| {
         let pattern = compiled(args)?;
         let text = args.text(0)?;
-        let read = |text| pattern.read_prefix(text).map_or(i64::MIN, |(ms, _)| ms.div_euclid(1000));
+        let read = |text| pattern.read_prefix(text).map_or(i64::MIN, |(ms, _)| args.instant(ms).div_euclid(1000));
         args.longs(|row| Ok(text.get(row).map(read)))
     })
     .fold()

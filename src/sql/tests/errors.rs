@@ -212,6 +212,31 @@ fn windows_over_windows_and_numbers() {
 }
 
 #[test]
+fn settings() {
+    check(&[
+        (
+            "SET 'table.local-time-zone' = 'Europe/Berlni'",
+            31,
+            "'table.local-time-zone' = 'Europe/Berlni': expected a time zone such as 'Europe/Berlin' or 'UTC+05:30'",
+            "",
+        ),
+        (
+            "SET 'table.exec.emit.allow-lateness' = 'soon'",
+            40,
+            "'table.exec.emit.allow-lateness' = 'soon': expected a duration such as '10 s' or '5 min'",
+            "",
+        ),
+        (
+            "SET 'table.exec.emit.early-fire.enabled' = 'true'; SELECT id FROM t",
+            44,
+            "early results need a delay: 'table.exec.emit.early-fire.delay'",
+            "= '10 s'",
+        ),
+        ("SET 'tabel.exec' = '1'", 5, "unknown setting 'tabel.exec'", ""),
+    ]);
+}
+
+#[test]
 fn tables_and_statements() {
     check(&[
         (
@@ -263,25 +288,6 @@ fn tables_and_statements() {
         ("SELCT id FROM t", 1, "expected a statement, found SELCT", "did you mean SELECT?"),
         ("SELECT id FROM t extra junk", 24, "expected the end of the statement, found junk", ""),
         ("SELECT id FROM t WHERE", 23, "expected an expression, but the statement ends here", ""),
-        (
-            "SET 'table.local-time-zone' = 'Europe/Berlni'",
-            31,
-            "'table.local-time-zone' = 'Europe/Berlni': expected a time zone such as 'Europe/Berlin' or 'UTC+05:30'",
-            "",
-        ),
-        (
-            "SET 'table.exec.emit.allow-lateness' = 'soon'",
-            40,
-            "'table.exec.emit.allow-lateness' = 'soon': expected a duration such as '10 s' or '5 min'",
-            "",
-        ),
-        (
-            "SET 'table.exec.emit.early-fire.enabled' = 'true'; SELECT id FROM t",
-            44,
-            "early results need a delay: 'table.exec.emit.early-fire.delay'",
-            "= '10 s'",
-        ),
-        ("SET 'tabel.exec' = '1'", 5, "unknown setting 'tabel.exec'", ""),
         ("BEGIN STATEMENT SET; INSERT INTO sink SELECT id, 1 FROM t", 1, "this statement set has no END", ""),
     ]);
 }

@@ -124,7 +124,12 @@ pub(super) fn shown(batch: &RecordBatch, column: usize, row: usize) -> String {
 
 /// Type and values of an expression over the two rows of [`TABLE`].
 pub(super) fn evaluate(expression: &str) -> Result<(String, String, String), String> {
-    let text = format!("{TABLE}SELECT {expression} AS x FROM t;");
+    evaluate_after("", expression)
+}
+
+/// The same behind some statements.
+pub(super) fn evaluate_after(statements: &str, expression: &str) -> Result<(String, String, String), String> {
+    let text = format!("{TABLE}{statements}SELECT {expression} AS x FROM t;");
     let job = plan("t.sql", &text).map_err(|error| format!("{error}"))?;
     let batch = run(&job, &job.pipelines[0])?;
     let name = crate::sql::types::name(batch.schema().field(0).data_type());
