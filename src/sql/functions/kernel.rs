@@ -122,9 +122,11 @@ impl Args<'_> {
         self.zone.map_or(moment, |zone| zone.local(moment))
     }
 
-    /// The moment at which the wall clock shows a time.
-    pub fn instant(&self, local: i64) -> i64 {
-        self.zone.map_or(local, |zone| zone.moment(local))
+    /// The last moment at which the wall clock shows a time.
+    pub fn last_instant(&self, local: i64) -> i64 {
+        let Some(zone) = self.zone else { return local };
+        let last = zone.passed(local);
+        if zone.local(last) == local { last } else { zone.moment(local) }
     }
 
     /// A column of timestamps in ms.

@@ -377,7 +377,8 @@ pub(super) fn from_unixtime(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Re
     .fold()
 }
 
-/// `UNIX_TIMESTAMP(text[, pattern])`: BIGINT; Flink's answer for a text that does not match is the least BIGINT.
+/// `UNIX_TIMESTAMP(text[, pattern])`: BIGINT. As in Flink, a time that comes twice is the second one (a CAST takes the first), and a
+/// text that does not match is the least BIGINT.
 pub(super) fn unix_timestamp(mut arguments: Vec<Typed>, zone: Option<Zone>) -> Result<Typed, String> {
     let pattern = pattern(arguments.get(1))?;
     let value = text_argument(arguments.remove(0))?;
@@ -385,7 +386,7 @@ pub(super) fn unix_timestamp(mut arguments: Vec<Typed>, zone: Option<Zone>) -> R
     make_in(zone, ("UNIX_TIMESTAMP", pattern), vec![value], (DataType::Int64, nullable), |args| {
         let pattern = compiled(args)?;
         let text = args.text(0)?;
-        let read = |text| pattern.read_prefix(text).map_or(i64::MIN, |(ms, _)| args.instant(ms).div_euclid(1000));
+        let read = |text| pattern.read_prefix(text).map_or(i64::MIN, |(ms, _)| args.last_instant(ms).div_euclid(1000));
         args.longs(|row| Ok(text.get(row).map(read)))
     })
     .fold()
