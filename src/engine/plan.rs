@@ -273,7 +273,7 @@ pub struct WindowPlan {
 }
 
 /// `ROW_NUMBER() OVER (PARTITION BY window_start, window_end, .. ORDER BY ..)` with a bound: rows wait until their window closes, then
-/// the first ones of each partition go on, in order. Equal rows are in order of arrival.
+/// the first ones of each partition go on, in order.
 #[derive(Debug, Clone)]
 pub struct RankPlan {
     /// Column of the incoming row that holds the window's start.
@@ -286,6 +286,8 @@ pub struct RankPlan {
     pub partition: Vec<NamedExpr>,
     /// ORDER BY.
     pub order: Vec<Order>,
+    /// Which of equal rows comes first: the first to arrive, or the last (deduplication that keeps the latest row).
+    pub last_wins: bool,
     /// The first number that is kept, from 1.
     pub from: u64,
     /// The last number that is kept.

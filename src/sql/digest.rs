@@ -161,8 +161,11 @@ fn describe_window(text: &mut String, window: &WindowPlan, row: &SchemaRef) -> R
 }
 
 fn describe_rank(text: &mut String, rank: &RankPlan, row: &SchemaRef) -> Result<()> {
-    let RankPlan { window_start, window_end, zone, partition, order, from, limit, number, schema: _ } = rank;
-    line(text, format_args!("rank {window_start} {window_end} {} {from} {limit} {number}", partition.len()));
+    let RankPlan { window_start, window_end, zone, partition, order, last_wins, from, limit, number, schema: _ } = rank;
+    line(
+        text,
+        format_args!("rank {window_start} {window_end} {} {from} {limit} {number} {last_wins}", partition.len()),
+    );
     describe_zone(text, *zone);
     for key in partition {
         describe_column(text, key, row)?;

@@ -26,6 +26,8 @@ pub(super) struct Ranking {
     partition: Vec<Typed>,
     /// ORDER BY: value, descending, NULLs first.
     order: Vec<(Typed, bool, bool)>,
+    /// Its one key is the time, latest first.
+    latest_first: bool,
     /// Place of the call.
     pub span: Span,
 }
@@ -76,17 +78,19 @@ pub(super) fn bind(binder: &mut Binder<'_>, e: &ast::Expr) -> Result<Option<Rank
     if spec.order_by.is_empty() {
         return Err(binder.error(e, "ROW_NUMBER needs ORDER BY").with_hint(EXAMPLE));
     }
-    let mut order = Vec::new();
+    let (mut order, mut latest_first) = (Vec::new(), spec.order_by.len() == 1);
     for key in &spec.order_by {
         let typed = binder.bind(&key.expr)?;
         if matches!(typed.data_type, DataType::Struct(_) | DataType::List(_)) {
             return Err(binder.error(&key.expr, format!("{} has no order", types::name(&typed.data_type))));
         }
         let descending = key.options.asc == Some(false);
+        let role = plain_column(&key.expr, binder).map(|column| column.role);
+        latest_first &= descending && matches!(role, Some(Role::Rowtime | Role::Proctime | Role::FormerTime));
         // As in Flink, NULL is less than all values unless it is said otherwise.
         order.push((typed, descending, key.options.nulls_first.unwrap_or(!descending)));
     }
-    Ok(Some(Ranking { window: [start, end], partition, order, span: span_of(e) }))
+    Ok(Some(Ranking { window: [start, end], partition, order, latest_first, span: span_of(e) }))
 }
 
 /// Which column of the window this is.
@@ -208,6 +212,8 @@ fn place(branch: &mut Branch, ranking: Ranking, from: u64, limit: u64) -> Result
         zone: branch.windows.as_ref().and_then(|windows| windows.zone),
         partition,
         order: order.collect(),
+        // As in Flink: of the latest rows of a key the one that came last is kept.
+        last_wins: ranking.latest_first && limit == 1,
         from,
         limit,
         number: true,

@@ -69,6 +69,8 @@ pub(super) enum Role {
     Rowtime,
     /// The append time as `PROCTIME()`; behind a window its `window_time`.
     Proctime,
+    /// What was one of these before the row was put into windows.
+    FormerTime,
     /// The start of the window that the row is in.
     WindowStart,
     /// Its end.
@@ -79,7 +81,7 @@ impl Role {
     /// The window column that this is, in rows that are in a window.
     pub fn window_column(self) -> Option<WindowColumn> {
         match self {
-            Role::Plain => None,
+            Role::Plain | Role::FormerTime => None,
             Role::Rowtime | Role::Proctime => Some(WindowColumn::Time),
             Role::WindowStart => Some(WindowColumn::Start),
             Role::WindowEnd => Some(WindowColumn::End),

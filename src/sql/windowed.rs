@@ -32,7 +32,10 @@ impl Queries<'_> {
         }
         for column in &mut branch.columns {
             // Behind a window its own columns are the time and the window.
-            column.role = Role::Plain;
+            column.role = match column.role {
+                Role::Rowtime | Role::Proctime | Role::FormerTime => Role::FormerTime,
+                _ => Role::Plain,
+            };
         }
         let data_type = branch.row[rowtime].data_type().clone();
         let zone = self.zone.filter(|_| data_type == types::timestamp_ltz());

@@ -52,6 +52,7 @@ fn shown(step: &Step) -> String {
             });
             let order = order.collect::<Vec<_>>().join(", ");
             let number = if rank.number { " numbered" } else { "" };
+            let order = if rank.last_wins { format!("{order}, last of equal ones") } else { order };
             let (start, end, partition) = (rank.window_start, rank.window_end, exprs(&rank.partition));
             format!(
                 "rank {}..{} of ({start}, {end}; {partition}) by {order}{number}{}",
@@ -145,6 +146,25 @@ fn the_first_rows_of_a_window() {
     ] {
         let lines = steps(&format!("SELECT rownum, k FROM ({RANKED}) WHERE {condition};"));
         assert_eq!(lines[2..], [rank(bounds, " numbered"), "project @5, @0".to_owned()], "{condition}");
+    }
+}
+
+#[test]
+fn deduplication_keeps_the_last_of_the_latest_rows() {
+    for (order, kept, last) in [
+        ("ts DESC", 1, true),
+        ("window_time DESC", 1, true),
+        ("ts", 1, false),
+        ("ts DESC", 2, false),
+        ("ts DESC, v", 1, false),
+        ("v DESC", 1, false),
+    ] {
+        let lines = steps(&format!(
+            "SELECT k FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, k ORDER BY {order}) AS r
+             FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))) WHERE r <= {kept};"
+        ));
+        let rank = lines.iter().find(|line| line.starts_with("rank")).expect("a rank");
+        assert_eq!(rank.contains("last of equal ones"), last, "{order} {kept}: {rank}");
     }
 }
 
