@@ -3,11 +3,12 @@
 //! Every `push_*` appends exactly one element, also when it fails (a filler that the type allows), so that the columns of a
 //! batch stay equally long; the caller filters out the rows that failed.
 
+use super::strings::Strings;
 use super::text::{self, NotDecimal, ShortMonth, TimestampLayout, shortened};
 use crate::error::{Error, Result};
 use arrow::array::builder::{
     BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, NullBufferBuilder, PrimitiveBuilder,
-    StringBuilder, Time32MillisecondBuilder,
+    Time32MillisecondBuilder,
 };
 use arrow::array::{Array, ArrayRef, ListArray, MapArray, StructArray, make_array};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
@@ -48,7 +49,7 @@ pub(super) enum Values {
     Float32(PrimitiveBuilder<Float32Type>),
     Float64(PrimitiveBuilder<Float64Type>),
     Decimal { builder: Decimal128Builder, precision: u8, scale: i8 },
-    Text(StringBuilder),
+    Text(Strings),
     Bytes(BinaryBuilder),
     Date { builder: Date32Builder, rule: ShortMonth },
     Time(Time32MillisecondBuilder),
@@ -74,7 +75,7 @@ impl Column {
                 precision: *precision,
                 scale: *scale,
             },
-            DataType::Utf8 => Values::Text(StringBuilder::with_capacity(capacity, capacity * 8)),
+            DataType::Utf8 => Values::Text(Strings::new(capacity)),
             DataType::Binary => Values::Bytes(BinaryBuilder::with_capacity(capacity, capacity * 8)),
             DataType::Date32 => {
                 Values::Date { builder: Date32Builder::with_capacity(capacity), rule: texts.short_month }
@@ -138,7 +139,7 @@ impl Column {
             Values::Float32(builder) => builder.append_null(),
             Values::Float64(builder) => builder.append_null(),
             Values::Decimal { builder, .. } => builder.append_null(),
-            Values::Text(builder) => builder.append_null(),
+            Values::Text(strings) => strings.push_null(),
             Values::Bytes(builder) => builder.append_null(),
             Values::Date { builder, .. } => builder.append_null(),
             Values::Time(builder) => builder.append_null(),
@@ -171,7 +172,7 @@ impl Column {
             Values::Float32(builder) => builder.append_value(0.0),
             Values::Float64(builder) => builder.append_value(0.0),
             Values::Decimal { builder, .. } => builder.append_value(0),
-            Values::Text(builder) => builder.append_value(""),
+            Values::Text(strings) => strings.push(""),
             Values::Bytes(builder) => builder.append_value([]),
             Values::Date { builder, .. } => builder.append_value(0),
             Values::Time(builder) => builder.append_value(0),
@@ -211,7 +212,10 @@ impl Column {
             };
         }
         match &mut self.values {
-            Values::Text(builder) => push!(builder, Some(text)),
+            Values::Text(strings) => {
+                strings.push(text);
+                return Ok(true);
+            }
             Values::Boolean(builder) => push!(builder, Some(text.trim().eq_ignore_ascii_case("true"))),
             Values::Int8(builder) => push!(builder, text.trim().parse().ok()),
             Values::Int16(builder) => push!(builder, text.trim().parse().ok()),
@@ -262,7 +266,7 @@ impl Column {
             Values::Float32(builder) => Arc::new(builder.finish()),
             Values::Float64(builder) => Arc::new(builder.finish()),
             Values::Decimal { builder, .. } => Arc::new(builder.finish()),
-            Values::Text(builder) => Arc::new(builder.finish()),
+            Values::Text(strings) => Arc::new(strings.finish()),
             Values::Bytes(builder) => Arc::new(builder.finish()),
             Values::Date { builder, .. } => Arc::new(builder.finish()),
             Values::Time(builder) => Arc::new(builder.finish()),

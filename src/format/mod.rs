@@ -7,6 +7,7 @@ pub mod framing;
 mod json;
 mod raw;
 mod rows;
+mod strings;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -5,6 +5,7 @@ use super::text::{TimestampLayout, days_from_civil, days_in_month};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = ONES * 0x80;
+const QUOTES: u64 = ONES * b'"' as u64;
 const ZEROS: u64 = ONES * b'0' as u64;
 /// Carries bytes over 9 into their high bits.
 const OVER_NINE: u64 = ONES * 0x76;
@@ -68,6 +69,28 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut passed = 0;
     for word in window.as_chunks::<8>().0 {
         let marks = specials(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return passed + first_marked(marks);
+        }
+        passed += 8;
+    }
+    passed + run_len(behind, specials)
+}
+
+/// Whether all bytes are ASCII and none is a backslash or a control character, so that strings end at the next quote.
+pub(super) fn is_simple(bytes: &[u8]) -> bool {
+    // Without branches, so that sixteen bytes are looked at in one step. Bytes beyond ASCII are negative.
+    let odd = |byte: u8| u8::from(byte.cast_signed() < 0x20) | u8::from(byte == b'\\');
+    bytes.iter().fold(0, |any, byte| any | odd(*byte)) == 0
+}
+
+/// [`plain_len`] among bytes that [`is_simple`] is true of (those behind them may be any: what it says may be wrong there).
+#[inline(always)]
+pub(super) fn simple_len(bytes: &[u8]) -> usize {
+    let Some((window, behind)) = bytes.split_first_chunk::<32>() else { return run_len(bytes, specials) };
+    let mut passed = 0;
+    for word in window.as_chunks::<8>().0 {
+        let marks = (u64::from_le_bytes(*word) ^ QUOTES).wrapping_sub(ONES) & HIGHS;
         if marks != 0 {
             return passed + first_marked(marks);
         }

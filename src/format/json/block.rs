@@ -7,7 +7,8 @@ use crate::format::column::{Column, Reason, Values};
 use crate::format::rows::Rows;
 use crate::format::text::utf8;
 use crate::format::words::{FixedTimestamps, integer};
-use arrow::array::{Array, BinaryArray};
+use arrow::array::builder::PrimitiveBuilder;
+use arrow::array::{Array, ArrowPrimitiveType, BinaryArray};
 use arrow::datatypes::TimeUnit;
 
 /// Records of a block: their text and what was found in it stay in the first cache.
@@ -44,7 +45,10 @@ impl Blocks {
     /// Reads a record of a block that is not text as a whole.
     fn read_alone(&mut self, values: &BinaryArray, row: usize, rows: &mut Rows) {
         match utf8(values.is_valid(row).then(|| values.value(row))) {
-            Ok(text) => self.read_block(text.into(), &[0, text.len()], |_| false, rows),
+            Ok(record) => {
+                let text = Text::new(record.as_bytes(), record.len()).expect("this is text");
+                self.read_block(text, &[0, record.len()], |_| false, rows);
+            }
             Err(reason) => rows.reject(reason),
         }
     }
@@ -96,8 +100,7 @@ fn text_of(values: &BinaryArray, first: usize, count: usize) -> Option<(Text<'_>
     let start = usize::try_from(*offsets.first()?).ok()?;
     let ends: Vec<usize> = offsets.iter().map(|end| usize::try_from(*end).unwrap_or(0) - start).collect();
     let bytes = values.value_data().get(start..)?;
-    let text = std::str::from_utf8(bytes.get(..*ends.last()?)?).ok()?;
-    Some((Text { text, bytes }, ends))
+    Some((Text::new(bytes, *ends.last()?)?, ends))
 }
 
 /// Appends a block's values to a column.
@@ -112,7 +115,7 @@ fn push_column(
     while row < found.len() {
         row += push_plain(column, text, found.get(row..).unwrap_or_default());
         if let Some(found) = found.get(row) {
-            let pushed = push_one(column, text.text, *found, fail_on_missing);
+            let pushed = push_one(column, text, *found, fail_on_missing);
             failures.extend(pushed.err().map(|reason| (row, reason)));
         }
         row += 1;
@@ -121,47 +124,53 @@ fn push_column(
 
 /// Appends values as long as they are plain ones of their type; gives their number.
 fn push_plain(column: &mut Column, text: Text<'_>, found: &[Found]) -> usize {
-    let plain =
-        |found| if let Found::Plain { start, len } = found { Some((start as usize, len as usize)) } else { None };
-    let value =
-        |found| if let Found::Value { start, len } = found { Some((start as usize, len as usize)) } else { None };
+    let plain = |found: &Found| match *found {
+        Found::Plain { start, len } => Some((text.bytes.get(start as usize..)?, len as usize)),
+        _ => None,
+    };
+    let value = |found: &Found| match *found {
+        Found::Value { start, len } => Some((text.bytes.get(start as usize..)?, len as usize)),
+        _ => None,
+    };
+    let number = |found: &Found| value(found).and_then(|(bytes, len)| integer(bytes, len));
     match &mut column.values {
-        Values::Text(builder) => count_while(found, |found| {
-            let (start, len) = plain(found)?;
-            builder.append_value(text.text.get(start..start + len)?);
-            Some(())
-        }),
+        Values::Text(strings) => strings.push_parts(found.iter().map(plain)),
         Values::Timestamp { builder, unit: TimeUnit::Millisecond, layout } => {
             let mut timestamps = FixedTimestamps::new(*layout);
-            count_while(found, |found| {
-                let (start, len) = plain(found)?;
-                builder.append_value(timestamps.read(text.bytes.get(start..)?, len)?);
-                Some(())
-            })
+            push_run(
+                builder,
+                found.iter().map(|found| {
+                    let (bytes, len) = plain(found)?;
+                    timestamps.read(bytes, len)
+                }),
+            )
         }
-        Values::Int64(builder) => count_while(found, |found| {
-            let (start, len) = value(found)?;
-            builder.append_value(integer(text.bytes.get(start..)?, len)?);
-            Some(())
-        }),
-        Values::Int32(builder) => count_while(found, |found| {
-            let (start, len) = value(found)?;
-            builder.append_value(i32::try_from(integer(text.bytes.get(start..)?, len)?).ok()?);
-            Some(())
-        }),
+        Values::Int64(builder) => push_run(builder, found.iter().map(number)),
+        Values::Int32(builder) => push_run(builder, found.iter().map(|found| i32::try_from(number(found)?).ok())),
         _ => 0,
     }
 }
 
-/// How many values `push` takes before the first one that it does not.
+/// Appends the values before the first `None`; gives their number.
 #[inline(always)]
-fn count_while(found: &[Found], mut push: impl FnMut(Found) -> Option<()>) -> usize {
-    found.iter().position(|found| push(*found).is_none()).unwrap_or(found.len())
+fn push_run<T: ArrowPrimitiveType>(
+    builder: &mut PrimitiveBuilder<T>,
+    values: impl Iterator<Item = Option<T::Native>>,
+) -> usize {
+    let mut run = [T::Native::default(); BLOCK_ROWS];
+    let mut count = 0;
+    for (slot, value) in run.iter_mut().zip(values) {
+        let Some(value) = value else { break };
+        *slot = value;
+        count += 1;
+    }
+    builder.append_slice(run.get(..count).unwrap_or_default());
+    count
 }
 
 /// Appends one value.
-fn push_one(column: &mut Column, text: &str, found: Found, fail_on_missing: bool) -> Result<(), Reason> {
-    let part = |start: u32, len: u32| text.get(start as usize..(start + len) as usize).unwrap_or_default();
+fn push_one(column: &mut Column, text: Text<'_>, found: Found, fail_on_missing: bool) -> Result<(), Reason> {
+    let part = |start: u32, len: u32| text.part(start as usize..(start + len) as usize);
     match found {
         Found::Plain { start, len } => column.push_text(part(start, len)),
         Found::Value { start, len } => push_value(column, part(start, len)),

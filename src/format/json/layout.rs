@@ -4,24 +4,34 @@
 //! the scanner.
 
 use super::scan::{Member, Scanner};
-use crate::format::words::{digits_len, plain_len, sixteen};
+use crate::format::words::{digits_len, is_simple, plain_len, simple_len, sixteen};
 use std::ops::Range;
 
 /// Seams that are kept. Records whose names are data do not fill more.
 const SEAMS_MAX: usize = 64;
 
-/// Text of some records, one behind the other.
+/// Records that are left to the scanner without a try, at most.
+const PAUSE_MAX: u32 = 63;
+
+/// Text of some records, one behind the other, and any bytes behind them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {
-    /// The text.
-    pub text: &'a str,
-    /// The same bytes and those that happen to stand behind them.
     pub bytes: &'a [u8],
+    /// Whether [`is_simple`] is true of the records.
+    simple: bool,
 }
 
-impl<'a> From<&'a str> for Text<'a> {
-    fn from(text: &'a str) -> Self {
-        Text { text, bytes: text.as_bytes() }
+impl<'a> Text<'a> {
+    /// The text of records in the first `len` of some bytes; `None`: they are no text.
+    pub(super) fn new(bytes: &'a [u8], len: usize) -> Option<Self> {
+        let records = bytes.get(..len)?;
+        let simple = is_simple(records);
+        (simple || std::str::from_utf8(records).is_ok()).then_some(Text { bytes, simple })
+    }
+
+    /// A part that ends where text ends.
+    pub(super) fn part(self, range: Range<usize>) -> &'a str {
+        self.bytes.get(range).and_then(|part| std::str::from_utf8(part).ok()).unwrap_or_default()
     }
 }
 
@@ -39,6 +49,11 @@ pub(super) enum Found {
 }
 
 impl Found {
+    /// What is inside a string of `len` bytes that begins at `start` and has no escapes.
+    fn inside(start: usize, len: usize) -> Self {
+        Found::Plain { start: start as u32 + 1, len: len as u32 - 2 }
+    }
+
     /// A value that begins at `start`.
     pub(super) fn value(start: usize, len: usize) -> Self {
         // The bytes of an Arrow array of bytes have 31-bit places.
@@ -57,30 +72,32 @@ enum Place {
 
 #[derive(Debug)]
 struct Seam {
-    place: Place,
     text: Box<[u8]>,
     /// The first sixteen bytes, and ones in the bits that `text` has.
     head: u128,
     mask: u128,
-    /// Where the value behind belongs among those that are found; `usize::MAX`: its field is not used.
-    slot: usize,
+    /// Where the value behind belongs among those that are found; [`NONE`]: its field is not used.
+    slot: u32,
     /// Seam that stood behind that value last time.
-    next: usize,
+    next: u32,
+    place: Place,
+    /// Whether `head` is all of it, and a value is behind.
+    is_short: bool,
 }
 
+const NONE: u32 = u32::MAX;
+
 impl Seam {
-    fn new(place: Place, text: &str, slot: Option<usize>) -> Self {
+    fn new(place: Place, text: &str, slot: u32) -> Self {
         let text: Box<[u8]> = text.as_bytes().into();
         let mask = if text.len() < 16 { (1 << (8 * text.len())) - 1 } else { u128::MAX };
-        Seam { place, head: sixteen(&text), mask, text, slot: slot.unwrap_or(usize::MAX), next: usize::MAX }
+        let is_short = text.len() <= 16 && place != Place::Closing;
+        Seam { head: sixteen(&text), mask, text, slot, next: NONE, place, is_short }
     }
 
-    /// What is behind the seam, if it is here.
     #[inline(always)]
-    fn behind<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
-        let is_here =
-            (sixteen(rest) ^ self.head) & self.mask == 0 && (self.text.len() <= 16 || rest.starts_with(&self.text));
-        if is_here { rest.get(self.text.len()..) } else { None }
+    fn is_here(&self, rest: &[u8]) -> bool {
+        (sixteen(rest) ^ self.head) & self.mask == 0 && (self.is_short || rest.starts_with(&self.text))
     }
 }
 
@@ -89,71 +106,111 @@ impl Seam {
 pub(super) struct Layout {
     seams: Vec<Seam>,
     /// Seam that the last record began with.
-    opening: usize,
+    opening: u32,
+    /// Records to leave to the scanner before the next try, and how many that were last time.
+    pause: u32,
+    last_pause: u32,
 }
 
 impl Layout {
     /// Nothing is known yet.
     pub(super) fn new() -> Self {
-        Layout { seams: Vec::new(), opening: usize::MAX }
+        Layout { seams: Vec::new(), opening: NONE, pause: 0, last_pause: 0 }
     }
 
     /// Reads the record at `row` of a text if its seams are known: puts the value of each used field into its slot of `found`.
     /// False: the scanner has to say what this record is, and what was put does not count.
     #[inline]
     pub(super) fn read(&mut self, text: Text<'_>, row: Range<usize>, found: &mut [Found]) -> bool {
-        // All that was passed lies before the end, so nothing was taken from behind the record.
-        let behind = text.bytes.len().checked_sub(row.end);
-        self.pass(text, row.start, found) == behind
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        let passed = if text.simple {
+            self.pass(text.bytes, &row, found, simple_len)
+        } else {
+            self.pass(text.bytes, &row, found, plain_len)
+        };
+        match passed {
+            Some(()) => self.last_pause = 0,
+            None => self.fail(),
+        }
+        passed.is_some()
     }
 
-    /// Passes the record at `start` if its seams are known; gives the number of bytes behind it.
-    #[inline(always)]
-    fn pass(&mut self, text: Text<'_>, start: usize, found: &mut [Found]) -> Option<usize> {
-        let mut rest = text.bytes.get(start..)?;
-        let mut before = None;
-        let mut expected = self.opening;
-        loop {
-            let (index, seam, behind) = match self.at(expected, rest) {
-                Some((seam, behind)) => (expected, seam, behind),
-                None => {
-                    let index = self.find(before, rest)?;
-                    let (seam, behind) = self.at(index, rest)?;
-                    (index, seam, behind)
-                }
-            };
-            if seam.place == Place::Closing {
-                return Some(behind.len());
-            }
-            let passed = value(text, behind)?;
-            if let Some(slot) = found.get_mut(seam.slot) {
-                *slot = passed.found(text.bytes.len() - behind.len());
-            }
-            rest = behind.get(passed.len()..)?;
-            (before, expected) = (Some(index), seam.next);
+    /// Nothing more is learned where all seams are in use: records that are always new are tried more and more rarely.
+    #[cold]
+    fn fail(&mut self) {
+        if self.seams.len() == SEAMS_MAX {
+            self.last_pause = (2 * self.last_pause + 1).min(PAUSE_MAX);
+            self.pause = self.last_pause;
         }
     }
 
+    /// Passes a record if its seams are known. `plain_len` gives the length of the plain run of a string.
     #[inline(always)]
-    fn at<'a>(&self, index: usize, rest: &'a [u8]) -> Option<(&Seam, &'a [u8])> {
-        let seam = self.seams.get(index)?;
-        Some((seam, seam.behind(rest)?))
+    fn pass(
+        &mut self,
+        bytes: &[u8],
+        row: &Range<usize>,
+        found: &mut [Found],
+        plain_len: impl Fn(&[u8]) -> usize,
+    ) -> Option<()> {
+        let mut rest = bytes.get(row.start..)?;
+        // What is left of the bytes where the record ends.
+        let behind = bytes.len().checked_sub(row.end)?;
+        let mut before = NONE;
+        let mut index = self.opening;
+        loop {
+            let seam = match self.seams.get(index as usize) {
+                Some(seam) if seam.is_here(rest) => seam,
+                _ => {
+                    index = self.find(before, rest)?;
+                    self.seams.get(index as usize)?
+                }
+            };
+            let value = rest.get(seam.text.len()..)?;
+            if !seam.is_short && seam.place == Place::Closing {
+                // All that was passed lies before, so nothing was taken from behind the record.
+                return (value.len() == behind).then_some(());
+            }
+            let (first, inside) = value.split_first()?;
+            let mut is_plain = false;
+            let len = match first {
+                b'"' => {
+                    let len = plain_len(inside);
+                    is_plain = inside.get(len) == Some(&b'"');
+                    if is_plain { len + 2 } else { scanned_len(value, behind)? }
+                }
+                b'1'..=b'9' => match digits_len(value) {
+                    len if !matches!(value.get(len), Some(b'.' | b'e' | b'E')) => len,
+                    _ => scanned_len(value, behind)?,
+                },
+                _ => scanned_len(value, behind)?,
+            };
+            if let Some(slot) = found.get_mut(seam.slot as usize) {
+                let start = bytes.len() - value.len();
+                *slot = if is_plain { Found::inside(start, len) } else { Found::value(start, len) };
+            }
+            rest = value.get(len..)?;
+            (before, index) = (index, seam.next);
+        }
     }
 
-    /// The seam that is here behind the value of `before`, though another was expected; from now on it is.
+    /// The seam that is here behind the value of the seam `before`, though another was expected; from now on it is.
     #[cold]
-    fn find(&mut self, before: Option<usize>, rest: &[u8]) -> Option<usize> {
-        let fits = |seam: &Seam| (seam.place == Place::Opening) == before.is_none() && seam.behind(rest).is_some();
+    fn find(&mut self, before: u32, rest: &[u8]) -> Option<u32> {
+        let fits = |seam: &Seam| (seam.place == Place::Opening) == (before == NONE) && seam.is_here(rest);
         // One may be the beginning of another, where white space follows.
-        let seams = self.seams.iter().enumerate().filter(|(_, seam)| fits(seam));
+        let seams = (0..).zip(&self.seams).filter(|(_, seam)| fits(seam));
         let (index, _) = seams.max_by_key(|(_, seam)| seam.text.len())?;
         self.follow(before, index);
         Some(index)
     }
 
-    /// Remembers that `seam` stood behind the value of the seam `before`.
-    fn follow(&mut self, before: Option<usize>, seam: usize) {
-        match before.and_then(|before| self.seams.get_mut(before)) {
+    /// Remembers that `seam` stood behind the value of the seam `before`, or first.
+    fn follow(&mut self, before: u32, seam: u32) {
+        match self.seams.get_mut(before as usize) {
             Some(before) => before.next = seam,
             None => self.opening = seam,
         }
@@ -166,7 +223,7 @@ impl Layout {
             return;
         }
         let mut from = 0;
-        let mut before = None;
+        let mut before = Some(NONE);
         let mut scanner = Scanner::new(record);
         let is_object = scanner.at_object();
         let scanned = scanner.members(0, |Member { key, value, at }| {
@@ -179,8 +236,9 @@ impl Layout {
         }
     }
 
-    fn add(&mut self, before: Option<usize>, place: Place, text: Option<&str>, slot: Option<usize>) -> Option<usize> {
-        let seam = Seam::new(place, text?, slot);
+    /// The number of a seam behind the value of the seam `before`; `None`: there is no room for it, or was none for that one.
+    fn add(&mut self, before: Option<u32>, place: Place, text: Option<&str>, slot: Option<usize>) -> Option<u32> {
+        let seam = Seam::new(place, text?, slot.and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NONE));
         let same = |other: &Seam| (other.place, &other.text) == (seam.place, &seam.text);
         let index = match self.seams.iter().position(same) {
             Some(index) => index,
@@ -190,59 +248,27 @@ impl Layout {
             }
             None => return None,
         };
-        if place == Place::Opening || before.is_some() {
-            self.follow(before, index);
-        }
+        let index = u32::try_from(index).ok()?;
+        self.follow(before?, index);
         Some(index)
     }
 }
 
-/// A value that was passed, with its length.
-#[derive(Debug, Clone, Copy)]
-enum Passed {
-    /// A string without escapes; the length is that between the quotes.
-    Plain(usize),
-    Value(usize),
-}
-
-impl Passed {
-    #[inline(always)]
-    fn len(self) -> usize {
-        match self {
-            Passed::Plain(len) => len + 2,
-            Passed::Value(len) => len,
-        }
-    }
-
-    #[inline(always)]
-    fn found(self, start: usize) -> Found {
-        match self {
-            Passed::Plain(len) => Found::Plain { start: start as u32 + 1, len: len as u32 },
-            Passed::Value(len) => Found::value(start, len),
-        }
-    }
-}
-
-/// Passes the value that `rest` of a text begins with; `None`: the scanner has to say what is wrong.
-#[inline(always)]
-fn value(text: Text<'_>, rest: &[u8]) -> Option<Passed> {
-    let (first, behind) = rest.split_first()?;
-    match first {
-        b'"' => {
-            let len = plain_len(behind);
-            match behind.get(len)? {
-                b'"' => Some(Passed::Plain(len)),
-                b'\\' => scanned_value(text, rest),
-                _ => None,
-            }
-        }
-        b'-' | b'0'..=b'9' => number_len(rest).map(Passed::Value).or_else(|| scanned_value(text, rest)),
-        _ => scanned_value(text, rest),
-    }
+/// Length of the value that `rest` begins with, of a record that ends where `behind` bytes are left; `None`: the scanner has to
+/// say what is wrong.
+#[inline(never)]
+fn scanned_len(rest: &[u8], behind: usize) -> Option<usize> {
+    let word = [&b"true"[..], b"false", b"null"].into_iter().find(|word| rest.starts_with(word));
+    word.map(<[u8]>::len).or_else(|| number_len(rest)).or_else(|| {
+        let record = rest.get(..rest.len().checked_sub(behind)?)?;
+        let mut scanner = Scanner::new(std::str::from_utf8(record).ok()?);
+        // As deep as the values of a record are.
+        scanner.value(1).ok()?;
+        Some(scanner.at())
+    })
 }
 
 /// Length of a number without an exponent; `None`: it has one, or it is no number.
-#[inline(always)]
 fn number_len(rest: &[u8]) -> Option<usize> {
     let sign = usize::from(rest.first() == Some(&b'-'));
     let unsigned = rest.get(sign..)?;
@@ -262,15 +288,6 @@ fn number_len(rest: &[u8]) -> Option<usize> {
     }
 }
 
-/// [`value`] of everything that is not plain.
-fn scanned_value(text: Text<'_>, rest: &[u8]) -> Option<Passed> {
-    let start = text.bytes.len() - rest.len();
-    let mut scanner = Scanner::before_value(text.text, start);
-    // As deep as the values of a record are.
-    scanner.value(1).ok()?;
-    Some(Passed::Value(scanner.at() - start))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,12 +302,16 @@ mod tests {
         layout
     }
 
+    fn all(text: &str) -> Text<'_> {
+        Text::new(text.as_bytes(), text.len()).expect("text")
+    }
+
     /// What is found in a record that stands between others.
     fn read(layout: &mut Layout, record: &str) -> Option<Vec<String>> {
         let text = format!("{{}}{record}{{\"a\":1}}");
         let mut found = [UNREAD; 2];
         let row = 2..2 + record.len();
-        layout.read(text.as_str().into(), row, &mut found).then(|| {
+        layout.read(all(&text), row, &mut found).then(|| {
             let part =
                 |start: u32, len: u32| text.get(start as usize..(start + len) as usize).expect("a part").to_owned();
             let text = |found: &Found| match found {
@@ -347,7 +368,7 @@ mod tests {
         }
         // What is behind the record would make it whole.
         let mut found = [UNREAD; 2];
-        assert!(!layout.read(r#"{"a":1,"b":2}"#.into(), 0..10, &mut found));
+        assert!(!layout.read(all(r#"{"a":1,"b":2}"#), 0..10, &mut found));
     }
 
     #[test]
@@ -358,5 +379,8 @@ mod tests {
         }
         assert_eq!(layout.seams.len(), SEAMS_MAX);
         assert_eq!(read(&mut layout, r#"{"a":3}"#), Some(vec!["3".to_owned(), "-".to_owned()]));
+        // Records that are always new are not tried each time, but others still are after a while.
+        (0..1000).for_each(|number| assert_eq!(read(&mut layout, &format!(r#"{{"m{number}":1}}"#)), None));
+        assert!((0..=PAUSE_MAX).any(|_| read(&mut layout, r#"{"a":3}"#).is_some()));
     }
 }

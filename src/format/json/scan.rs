@@ -38,11 +38,6 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
-    /// A scanner before the value that begins at `at` of `text`.
-    pub(super) fn before_value(text: &'a str, at: usize) -> Self {
-        Scanner { text, at }
-    }
-
     /// Bytes passed.
     pub(super) fn at(&self) -> usize {
         self.at
