@@ -31,7 +31,7 @@ pub(super) fn job(
     tables: &[Table],
     outputs: Vec<OutputPlan>,
     inserts: &[Insert],
-    notes: Vec<String>,
+    mut notes: Vec<String>,
 ) -> Result<JobPlan> {
     let needs: Vec<Needs> =
         inserts.iter().map(|insert| Needs::of(&insert.branch.steps, insert.branch.row.len())).collect();
@@ -55,6 +55,13 @@ pub(super) fn job(
     let mut pipelines = Vec::new();
     for (insert, needs) in inserts.iter().zip(&needs) {
         let Some(source) = order.iter().position(|table| *table == insert.branch.table) else { continue };
+        let stateful = insert.branch.steps.iter().filter(|step| step.is_stateful());
+        if insert.emission.early_us.is_some() && stateful.count() > 1 {
+            let table = &outputs[insert.output].table;
+            notes.push(format!(
+                "{table}: early results are for one window, those of windows over windows come at their end"
+            ));
+        }
         pipelines.push(pipeline(insert, needs, source, &sources[source], &layouts[source])?);
     }
     let digest = digest::of(&sources, &outputs, &pipelines)?;

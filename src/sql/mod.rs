@@ -21,9 +21,14 @@
 //! | FLOOR, CEIL, EXTRACT, TIMESTAMPADD, TIMESTAMPDIFF | Flink's units; a week of FLOOR starts on Sunday, WEEK is ISO's | `times` |
 //! | TO_TIMESTAMP | NULL where the text does not match; Java's patterns (subset) | `times` |
 //! | CURRENT_TIMESTAMP, NOW, PROCTIME, LOCALTIMESTAMP, CURRENT_DATE | the record's append time | `times` |
+//! | TIMESTAMP_LTZ | shown, read and cut in 'table.local-time-zone', UTC by default; a setting holds for definitions above it, too | `zones.rs` |
 //! | RAND, UUID | refused: a replay would differ | `errors.rs` |
 //! | arrays | from 1, NULL outside | `nested_values` |
 //! | aggregates | types in [`crate::engine::plan::AggregateFunction`] | `files.rs` |
+//! | windows over windows | GROUP BY the window's columns again, or a window function over `window_time` | `windows.rs` |
+//! | ROW_NUMBER | per window, with a bound around it; one row by the time, latest first, keeps the last of equal ones | `windows.rs` |
+//! | PROCTIME() | windows over it are windows of append time | `windows.rs` |
+//! | HOP, COUNT_WINDOW, 'table.exec.emit.*' | any slide; records and a timeout; lateness and early results of one window: beyond Flink | `windows.rs` |
 
 mod aggregate;
 mod arithmetic;

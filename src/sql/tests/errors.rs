@@ -301,7 +301,14 @@ fn an_empty_file_has_nothing_to_run() {
 const WHOLE: &str = "CREATE TEMPORARY VIEW v (a, b, ts) AS SELECT i + 1, s || 'x', ts FROM t WHERE i > 1;
 INSERT INTO out SELECT window_start, COUNT(DISTINCT a) FILTER (WHERE b LIKE 'x%'), AVG(a) FROM
 TABLE(HOP(DATA => TABLE v, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '5' MINUTE, SIZE => INTERVAL '1' HOUR))
-GROUP BY window_start, window_end HAVING COUNT(*) > CAST(1 AS BIGINT); /* end */ SELECT r.x.y, a[1] FROM t;";
+GROUP BY window_start, window_end HAVING COUNT(*) > CAST(1 AS BIGINT); /* end */ SELECT r.x.y, a[1] FROM t;
+SET 'table.local-time-zone' = 'Europe/Berlin'; SET 'table.exec.emit.allow-lateness' = '1 min';
+CREATE VIEW n AS SELECT window_start AS ws, window_end AS we, window_time AS rt, s, COUNT(*) AS c
+FROM TABLE(COUNT_WINDOW(TABLE t PARTITION BY s, DESCRIPTOR(ts), 10, INTERVAL '1' HOUR)) GROUP BY window_start, window_end, window_time, s;
+SELECT s, c, r FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY ws, we, s ORDER BY c DESC NULLS LAST, s) AS r FROM n)
+WHERE r BETWEEN 1 AND 3 AND c > 0;
+SELECT MAX(c), window_end FROM TABLE(TUMBLE(TABLE n, DESCRIPTOR(rt), INTERVAL '1' DAY)) GROUP BY window_start, window_end;
+SELECT ws, COUNT(*) FROM n GROUP BY ws, we;";
 
 fn whole() -> String {
     format!("{TABLE}CREATE TABLE out (w TIMESTAMP(3), n BIGINT, m INT) WITH ('connector' = 'print');\n{WHOLE}")
@@ -323,7 +330,7 @@ proptest! {
 
     #[test]
     fn no_change_of_a_file_panics(
-        at in 0usize..1000, length in 0usize..20,
+        at in 0usize..4000, length in 0usize..20,
         insert in prop_oneof![
             "\\PC{0,8}", Just("(".to_owned()), Just("NULL".to_owned()), Just("'a'".to_owned()),
             Just(" SELECT ".to_owned()), Just("9223372036854775807".to_owned()), Just("COUNT(*)".to_owned()),
