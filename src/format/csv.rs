@@ -178,26 +178,39 @@ impl CsvEncoder {
             _ => return out.extend_from_slice(text),
         };
         out.push(quote);
-        for byte in text {
-            if *byte == quote {
+        for part in text.split_inclusive(|byte| *byte == quote) {
+            out.extend_from_slice(part);
+            if part.last() == Some(&quote) {
                 out.push(quote);
             }
-            out.push(*byte);
         }
         out.push(quote);
     }
 
+    /// [`CsvEncoder::put_text`] of what has been written from `start` on.
+    fn quote_end(&self, out: &mut Vec<u8>, start: usize) {
+        let written = out.get(start..).unwrap_or_default();
+        let Some(quote) = self.options.quote.filter(|quote| self.needs_quotes(written, *quote)) else { return };
+        if written.contains(&quote) {
+            let text = out.split_off(start);
+            return self.put_text(out, &text);
+        }
+        out.insert(start, quote);
+        out.push(quote);
+    }
+
     fn needs_quotes(&self, text: &[u8], quote: u8) -> bool {
-        let chars = text.iter().filter(|byte| !matches!(byte, 0x80..0xC0)).count();
         // Jackson counts UTF-16 units.
-        let units = chars + text.iter().filter(|byte| **byte >= 0xF0).count();
-        units > UNQUOTED_CHARS_MAX || text.iter().any(|byte| *byte < self.safe_from || *byte == quote || *byte == b'\\')
+        let is_long = text.len() > UNQUOTED_CHARS_MAX && {
+            let chars = text.iter().filter(|byte| !matches!(byte, 0x80..0xC0)).count();
+            chars + text.iter().filter(|byte| **byte >= 0xF0).count() > UNQUOTED_CHARS_MAX
+        };
+        is_long || text.iter().any(|byte| *byte < self.safe_from || *byte == quote || *byte == b'\\')
     }
 }
 
 impl Encoder for CsvEncoder {
     fn encode(&self, batch: &RecordBatch, row: usize, out: &mut Vec<u8>) {
-        let mut scratch = Vec::new();
         for (index, column) in batch.columns().iter().enumerate() {
             if index > 0 {
                 out.push(self.options.delimiter);
@@ -213,9 +226,9 @@ impl Encoder for CsvEncoder {
                     text::put_scalar(out, column, row, b' ', self.options.decimal_as_plain_number);
                 }
                 _ => {
-                    scratch.clear();
-                    text::put_scalar(&mut scratch, column, row, b' ', false);
-                    self.put_text(out, &scratch);
+                    let start = out.len();
+                    text::put_scalar(out, column, row, b' ', false);
+                    self.quote_end(out, start);
                 }
             }
         }

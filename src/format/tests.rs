@@ -220,3 +220,26 @@ fn types_that_a_format_has_not_are_named() {
     assert!(decoder(&json(TimestampFormat::Sql, false), &odd, &[0]).is_err());
     assert!(encoder(&json(TimestampFormat::Sql, false), &odd).is_err());
 }
+
+#[test]
+fn integers_and_fractions_are_written_without_zeros_too_many() {
+    let integers = [0, 7, -7, 10, 99, 100, 101, 1000, 12_345, -100_000, i64::MAX, i64::MIN];
+    for integer in integers {
+        let mut out = Vec::new();
+        text::put_integer(&mut out, integer);
+        assert_eq!(String::from_utf8(out), Ok(integer.to_string()));
+    }
+    let cases = [
+        (0, 0, "00:00:00"),
+        (86_399, 1, "23:59:59.000000001"),
+        (3_661, 120_000_000, "01:01:01.12"),
+        (3_661, 5_000_000, "01:01:01.005"),
+        (3_661, 900_000_000, "01:01:01.9"),
+        (3_661, 123_456_780, "01:01:01.12345678"),
+    ];
+    for (second, nanos, expected) in cases {
+        let mut out = Vec::new();
+        text::put_time(&mut out, second, nanos);
+        assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
+    }
+}

@@ -26,6 +26,7 @@ impl Seconds {
     }
 
     /// A time of `unit`.
+    #[inline]
     pub(super) fn from_unit(value: i64, unit: TimeUnit) -> Self {
         let per_second = units_per_second(unit);
         let nanos = value.rem_euclid(per_second) * (NANOS_PER_SECOND / per_second);
@@ -35,6 +36,7 @@ impl Seconds {
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
+#[inline]
 fn units_per_second(unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => 1,
@@ -68,13 +70,13 @@ pub(super) fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
+    let day_of_era = small(days.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = small(day_of_year - (153 * month_from_march + 2) / 5 + 1);
-    let month = small(if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 });
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (i64::from(year_of_era) + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// A calendar part, known to be small and not negative.
@@ -202,47 +204,73 @@ pub(super) fn parse_time_ms(text: &[u8]) -> Option<i32> {
     if rest.is_empty() { i32::try_from(ms).ok() } else { None }
 }
 
-fn put_padded(out: &mut Vec<u8>, number: u32, width: u32) {
-    for place in (0..width).rev() {
-        out.push(b'0' + u8::try_from(number / 10u32.pow(place) % 10).unwrap_or(0));
+/// A number below 100 as two digits.
+fn two_digits(number: u32) -> [u8; 2] {
+    [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
+}
+
+/// Writes an integer.
+pub(super) fn put_integer(out: &mut Vec<u8>, value: i64) {
+    let mut digits = [[0; 2]; 10];
+    let mut rest = value.unsigned_abs();
+    let mut first = digits.len();
+    for (index, pair) in digits.iter_mut().enumerate().rev() {
+        *pair = two_digits((rest % 100) as u32);
+        first = index;
+        rest /= 100;
+        if rest == 0 {
+            break;
+        }
     }
+    let written = digits.get(first..).unwrap_or_default().as_flattened();
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(written.strip_prefix(b"0").filter(|rest| !rest.is_empty()).unwrap_or(written));
 }
 
 /// Writes a date as `yyyy-MM-dd`.
 pub(super) fn put_date(out: &mut Vec<u8>, days: i64) {
     let (year, month, day) = civil_from_days(days);
-    match u32::try_from(year.unsigned_abs()).unwrap_or(u32::MAX) {
-        short if short <= 9999 => {
-            if year < 0 {
-                out.push(b'-');
-            }
-            put_padded(out, short, 4);
+    let short = small(year.abs());
+    if short <= 9999 {
+        if year < 0 {
+            out.push(b'-');
         }
-        long => {
-            out.push(if year < 0 { b'-' } else { b'+' });
-            put_display(out, long);
-        }
+        let [[a, b], [c, d]] = [two_digits(short / 100), two_digits(short)];
+        out.extend_from_slice(&[a, b, c, d]);
+    } else {
+        out.push(if year < 0 { b'-' } else { b'+' });
+        put_integer(out, year.abs());
     }
-    out.push(b'-');
-    put_padded(out, month, 2);
-    out.push(b'-');
-    put_padded(out, day, 2);
+    let [[a, b], [c, d]] = [two_digits(month), two_digits(day)];
+    out.extend_from_slice(&[b'-', a, b, b'-', c, d]);
 }
 
 /// Writes a time of day, with as many digits of the fraction as are not trailing zeros.
 pub(super) fn put_time(out: &mut Vec<u8>, second_of_day: u32, nanos: u32) {
-    put_padded(out, second_of_day / 3600, 2);
-    out.push(b':');
-    put_padded(out, second_of_day / 60 % 60, 2);
-    out.push(b':');
-    put_padded(out, second_of_day % 60, 2);
+    let [a, b] = two_digits(second_of_day / 3600);
+    let [c, d] = two_digits(second_of_day / 60 % 60);
+    let [e, f] = two_digits(second_of_day % 60);
+    out.extend_from_slice(&[a, b, b':', c, d, b':', e, f]);
     if nanos > 0 {
-        out.push(b'.');
-        put_padded(out, nanos, 9);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
+        put_fraction(out, nanos);
     }
+}
+
+/// Writes nanoseconds, not all zero, as digits behind a point, without zeros at the end.
+fn put_fraction(out: &mut Vec<u8>, nanos: u32) {
+    // Milliseconds are what mostly comes.
+    let (mut rest, mut len) = if nanos.is_multiple_of(1_000_000) { (nanos / 1_000_000, 3) } else { (nanos, 9) };
+    while rest.is_multiple_of(10) {
+        (rest, len) = (rest / 10, len - 1);
+    }
+    let mut fraction = *b".000000000";
+    for digit in fraction.iter_mut().take(len + 1).skip(1).rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(fraction.get(..=len).unwrap_or_default());
 }
 
 /// Writes a timestamp.
@@ -429,10 +457,10 @@ pub(super) fn is_scalar(data_type: &DataType) -> bool {
 /// Writes the value in `row`, which is not NULL and of a scalar type but STRING and BOOLEAN.
 pub(super) fn put_scalar(out: &mut Vec<u8>, array: &dyn Array, row: usize, separator: u8, plain_decimals: bool) {
     match array.data_type() {
-        DataType::Int8 => put_display(out, array.as_primitive::<Int8Type>().value(row)),
-        DataType::Int16 => put_display(out, array.as_primitive::<Int16Type>().value(row)),
-        DataType::Int32 => put_display(out, array.as_primitive::<Int32Type>().value(row)),
-        DataType::Int64 => put_display(out, array.as_primitive::<Int64Type>().value(row)),
+        DataType::Int8 => put_integer(out, array.as_primitive::<Int8Type>().value(row).into()),
+        DataType::Int16 => put_integer(out, array.as_primitive::<Int16Type>().value(row).into()),
+        DataType::Int32 => put_integer(out, array.as_primitive::<Int32Type>().value(row).into()),
+        DataType::Int64 => put_integer(out, array.as_primitive::<Int64Type>().value(row)),
         DataType::Float32 => {
             let value = array.as_primitive::<Float32Type>().value(row);
             put_real(out, f64::from(value), &format!("{value:e}"));
@@ -451,13 +479,21 @@ pub(super) fn put_scalar(out: &mut Vec<u8>, array: &dyn Array, row: usize, separ
             put_time(out, small(time.whole), time.nanos);
         }
         DataType::Timestamp(unit, zone) => {
-            let value = match unit {
-                TimeUnit::Second => array.as_primitive::<TimestampSecondType>().value(row),
-                TimeUnit::Millisecond => array.as_primitive::<TimestampMillisecondType>().value(row),
-                TimeUnit::Microsecond => array.as_primitive::<TimestampMicrosecondType>().value(row),
-                TimeUnit::Nanosecond => array.as_primitive::<TimestampNanosecondType>().value(row),
+            use TimeUnit::*;
+            // With the unit known where it is divided by.
+            let time = match unit {
+                Second => Seconds::from_unit(array.as_primitive::<TimestampSecondType>().value(row), Second),
+                Millisecond => {
+                    Seconds::from_unit(array.as_primitive::<TimestampMillisecondType>().value(row), Millisecond)
+                }
+                Microsecond => {
+                    Seconds::from_unit(array.as_primitive::<TimestampMicrosecondType>().value(row), Microsecond)
+                }
+                Nanosecond => {
+                    Seconds::from_unit(array.as_primitive::<TimestampNanosecondType>().value(row), Nanosecond)
+                }
             };
-            put_timestamp(out, Seconds::from_unit(value, *unit), TimestampLayout { separator, zone: zone.is_some() });
+            put_timestamp(out, time, TimestampLayout { separator, zone: zone.is_some() });
         }
         DataType::Binary => put_base64(out, array.as_binary::<i32>().value(row)),
         // The constructors of the encoders refuse all other types.

@@ -4,6 +4,7 @@ use super::separator;
 use crate::error::Result;
 use crate::format::column::unsupported;
 use crate::format::text;
+use crate::format::words::plain_len;
 use crate::format::{Encoder, JsonOptions};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -111,9 +112,14 @@ impl Values {
     /// Numbers as they are; what is not finite and everything else in quotes (none of it needs escapes).
     fn put_scalar(self, out: &mut Vec<u8>, array: &dyn Array, row: usize) {
         let start = out.len();
+        let is_number = array.data_type().is_numeric();
+        if !is_number {
+            out.push(b'"');
+        }
         text::put_scalar(out, array, row, self.separator, self.plain_decimals);
-        let number = matches!(out.get(start..), Some([b'-', b'0'..=b'9', ..] | [b'0'..=b'9', ..]));
-        if !(number && array.data_type().is_numeric()) {
+        if !is_number {
+            out.push(b'"');
+        } else if !matches!(out.get(start..), Some([b'-', b'0'..=b'9', ..] | [b'0'..=b'9', ..])) {
             out.insert(start, b'"');
             out.push(b'"');
         }
@@ -132,8 +138,9 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     };
     out.push(b'"');
     let mut rest = text;
-    while let Some(place) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0xF0..)) {
-        let (plain, special) = rest.split_at(place);
+    while let Some((plain, special)) =
+        rest.split_at_checked(unescaped_len(rest)).filter(|(_, special)| !special.is_empty())
+    {
         out.extend_from_slice(plain.as_bytes());
         let mut chars = special.chars();
         match chars.next() {
@@ -151,4 +158,10 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(rest.as_bytes());
     out.push(b'"');
+}
+
+/// Length of the part of a text that is written as it is.
+fn unescaped_len(text: &str) -> usize {
+    let plain = text.as_bytes().get(..plain_len(text.as_bytes())).unwrap_or_default();
+    if plain.is_ascii() { plain.len() } else { plain.iter().position(|byte| *byte >= 0xF0).unwrap_or(plain.len()) }
 }
