@@ -1,6 +1,7 @@
 //! Bytes to Arrow and back: JSON, CSV, raw. A value that does not decode is a rejected row with a reason, never an error
 //! of the batch.
 
+mod blocks;
 mod column;
 mod csv;
 pub mod framing;

@@ -99,6 +99,27 @@ pub(super) fn simple_len(bytes: &[u8]) -> usize {
     passed + run_len(behind, specials)
 }
 
+/// Number of bytes before the first `byte`, or of all.
+#[inline(always)]
+pub(super) fn len_before(bytes: &[u8], byte: u8) -> usize {
+    let marks = |word: u64| {
+        let differing = word ^ (ONES * u64::from(byte));
+        differing.wrapping_sub(ONES) & !differing & HIGHS
+    };
+    let Some((window, behind)) = bytes.split_first_chunk::<16>() else {
+        return bytes.iter().position(|other| *other == byte).unwrap_or(bytes.len());
+    };
+    let mut passed = 0;
+    for word in window.as_chunks::<8>().0 {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return passed + first_marked(marks);
+        }
+        passed += 8;
+    }
+    passed + memchr::memchr(byte, behind).unwrap_or(behind.len())
+}
+
 /// Length of the run of digits at the beginning.
 #[inline(always)]
 pub(super) fn digits_len(bytes: &[u8]) -> usize {
@@ -285,9 +306,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_end_at_the_first_other_byte(text in runs("plain text, ä / 0"), numbers in runs("0123456789")) {
+        fn runs_end_at_the_first_other_byte(text in prop_oneof![runs("plain text, ä / 0"), runs("plain text, / \" 0")], numbers in runs("0123456789")) {
             let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
             prop_assert_eq!(plain_len(&text), text.iter().position(special).unwrap_or(text.len()));
+            prop_assert_eq!(len_before(&text, b'/'), text.iter().position(|byte| *byte == b'/').unwrap_or(text.len()));
+            let simple = !text.iter().any(|byte| *byte < 0x20 || *byte == b'\\' || *byte > 0x7F);
+            prop_assert_eq!(is_simple(&text), simple);
+            if simple {
+                prop_assert_eq!(simple_len(&text), plain_len(&text));
+            }
             let other = |byte: &u8| !byte.is_ascii_digit();
             prop_assert_eq!(digits_len(&numbers), numbers.iter().position(other).unwrap_or(numbers.len()));
         }

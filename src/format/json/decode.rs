@@ -1,14 +1,14 @@
 //! JSON objects into columns. One pass over the bytes finds the used fields and checks all of the text; then only the used
-//! values are converted. What is here does one record at a time and knows every rule; `block` does the common ones faster.
+//! values are converted. What is here does one record at a time and knows every rule; `records` does the common ones faster.
 
-use super::block::Blocks;
 use super::encode::put_text;
+use super::records::JsonRecords;
 use super::scan::{Malformed, Member, Scanner, unescape};
 use super::separator;
 use crate::error::Result;
 use crate::format::column::{Column, Reason, Texts, Values};
 use crate::format::text::{ShortMonth, parse_f64, put_float, shortened};
-use crate::format::{Decoded, Decoder, JsonOptions, rows::Rows, used_schema};
+use crate::format::{Decoded, Decoder, JsonOptions, blocks, rows::Rows, used_schema};
 use arrow::array::{Array, BinaryArray};
 use arrow::datatypes::SchemaRef;
 use std::borrow::Cow;
@@ -38,7 +38,7 @@ impl Decoder for JsonDecoder {
     fn decode(&self, values: &BinaryArray) -> Decoded {
         let columns = self.columns(values.len()).expect("the constructor has made these columns before");
         let mut rows = Rows::new(&self.schema, columns);
-        Blocks::new(self.options.fail_on_missing_field).read(values, &mut rows);
+        blocks::read(values, &mut JsonRecords::new(self.options.fail_on_missing_field), &mut rows);
         rows.finish()
     }
 }

@@ -4,7 +4,8 @@
 //! the scanner.
 
 use super::scan::{Member, Scanner};
-use crate::format::words::{digits_len, is_simple, plain_len, simple_len, sixteen};
+use crate::format::blocks::{Found, Text};
+use crate::format::words::{digits_len, plain_len, simple_len, sixteen};
 use std::ops::Range;
 
 /// Seams that are kept. Records whose names are data do not fill more.
@@ -12,54 +13,6 @@ const SEAMS_MAX: usize = 64;
 
 /// Records that are left to the scanner without a try, at most.
 const PAUSE_MAX: u32 = 63;
-
-/// Text of some records, one behind the other, and any bytes behind them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Text<'a> {
-    pub bytes: &'a [u8],
-    /// Whether [`is_simple`] is true of the records.
-    simple: bool,
-}
-
-impl<'a> Text<'a> {
-    /// The text of records in the first `len` of some bytes; `None`: they are no text.
-    pub(super) fn new(bytes: &'a [u8], len: usize) -> Option<Self> {
-        let records = bytes.get(..len)?;
-        let simple = is_simple(records);
-        (simple || std::str::from_utf8(records).is_ok()).then_some(Text { bytes, simple })
-    }
-
-    /// A part that ends where text ends.
-    pub(super) fn part(self, range: Range<usize>) -> &'a str {
-        self.bytes.get(range).and_then(|part| std::str::from_utf8(part).ok()).unwrap_or_default()
-    }
-}
-
-/// The value of a field: places in a [`Text`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// The record has no such field.
-    Missing,
-    /// The record is not JSON.
-    Refused,
-    /// What is between the quotes of a string without escapes.
-    Plain { start: u32, len: u32 },
-    /// Any value, as it is written.
-    Value { start: u32, len: u32 },
-}
-
-impl Found {
-    /// What is inside a string of `len` bytes that begins at `start` and has no escapes.
-    fn inside(start: usize, len: usize) -> Self {
-        Found::Plain { start: start as u32 + 1, len: len as u32 - 2 }
-    }
-
-    /// A value that begins at `start`.
-    pub(super) fn value(start: usize, len: usize) -> Self {
-        // The bytes of an Arrow array of bytes have 31-bit places.
-        Found::Value { start: start as u32, len: len as u32 }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -190,7 +143,7 @@ impl Layout {
             };
             if let Some(slot) = found.get_mut(seam.slot as usize) {
                 let start = bytes.len() - value.len();
-                *slot = if is_plain { Found::inside(start, len) } else { Found::value(start, len) };
+                *slot = if is_plain { Found::plain(start + 1, len - 2) } else { Found::value(start, len) };
             }
             rest = value.get(len..)?;
             (before, index) = (index, seam.next);

@@ -1,11 +1,11 @@
 //! JSON as Flink reads and writes it.
 
-mod block;
 mod decode;
 #[cfg(test)]
 mod differential;
 mod encode;
 mod layout;
+mod records;
 mod scan;
 #[cfg(test)]
 mod tests;
