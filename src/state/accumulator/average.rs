@@ -1,11 +1,11 @@
 //! AVG, and SUM of decimals.
 
 use super::fixed::Fold;
-use super::{Accumulator, Update, same, two};
+use super::{Accumulator, Update, same, stored, two};
 use crate::error::{Error, Result};
-use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array};
 use arrow::datatypes::{
-    DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, i256,
+    DataType, Decimal128Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, i256,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -40,6 +40,22 @@ macro_rules! integer_mean {
             fn result((sum, count): &(i64, i64)) -> Option<$native> {
                 (*count > 0).then(|| (sum / count) as $native)
             }
+
+            fn fields(_: &DataType) -> Vec<Field> {
+                let (sum, count) =
+                    (Field::new("sum", DataType::Int64, false), Field::new("count", DataType::Int64, false));
+                stored::layout("average", 1, vec![sum, count])
+            }
+
+            fn save(states: impl Iterator<Item = (i64, i64)> + Clone, _: &DataType) -> Vec<ArrayRef> {
+                let sums = states.clone().map(|(sum, _)| sum);
+                vec![stored::full::<Int64Type>(sums), stored::full::<Int64Type>(states.map(|(_, count)| count))]
+            }
+
+            fn load(columns: &[ArrayRef]) -> Result<Vec<(i64, i64)>> {
+                let sums = columns[0].as_primitive::<Int64Type>().values().iter().copied();
+                Ok(sums.zip(stored::counts(&columns[1])?).collect())
+            }
         }
     )*};
 }
@@ -71,6 +87,22 @@ macro_rules! float_mean {
 
             fn result((sum, count): &(f64, i64)) -> Option<$native> {
                 (*count > 0).then(|| (sum / *count as f64) as $native)
+            }
+
+            fn fields(_: &DataType) -> Vec<Field> {
+                let (sum, count) =
+                    (Field::new("sum", DataType::Float64, false), Field::new("count", DataType::Int64, false));
+                stored::layout("average", 1, vec![sum, count])
+            }
+
+            fn save(states: impl Iterator<Item = (f64, i64)> + Clone, _: &DataType) -> Vec<ArrayRef> {
+                let sums = states.clone().map(|(sum, _)| sum);
+                vec![stored::full::<Float64Type>(sums), stored::full::<Int64Type>(states.map(|(_, count)| count))]
+            }
+
+            fn load(columns: &[ArrayRef]) -> Result<Vec<(f64, i64)>> {
+                let sums = columns[0].as_primitive::<Float64Type>().values().iter().copied();
+                Ok(sums.zip(stored::counts(&columns[1])?).collect())
             }
         }
     )*};
@@ -124,6 +156,40 @@ impl Total {
 #[derive(Debug, Default)]
 struct Totals(Vec<Total>);
 
+impl Totals {
+    fn fields(scale: i8) -> Vec<Field> {
+        let fields = vec![
+            Field::new("sum", DataType::Decimal128(38, scale), false),
+            Field::new("count", DataType::Int64, false),
+            Field::new("overflow", DataType::Boolean, false),
+        ];
+        stored::layout("decimal total", 1, fields)
+    }
+
+    fn save(&self, slots: &[u32], scale: i8) -> Vec<ArrayRef> {
+        let totals = slots.iter().map(|slot| self.0[*slot as usize]);
+        let sums = totals.clone().map(|total| Some(total.sum));
+        vec![
+            stored::column::<Decimal128Type>(sums, &DataType::Decimal128(38, scale)),
+            stored::full::<Int64Type>(totals.clone().map(|total| total.count)),
+            Arc::new(totals.map(|total| Some(total.overflow)).collect::<BooleanArray>()),
+        ]
+    }
+
+    /// From columns that were checked against the fields.
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+        let (sums, counts) = (state[0].as_primitive::<Decimal128Type>().values(), stored::counts(&state[1])?);
+        let overflow = state[2].as_boolean();
+        for (row, slot) in slots.iter().enumerate() {
+            if sums[row].unsigned_abs() >= DECIMAL_LIMIT.unsigned_abs() {
+                return Err(Error::damage("saved state has a sum of more than 38 digits"));
+            }
+            self.0[*slot as usize] = Total { sum: sums[row], count: counts[row], overflow: overflow.value(row) };
+        }
+        Ok(())
+    }
+}
+
 macro_rules! decimal_accumulator {
     ($name:ident) => {
         impl Accumulator for $name {
@@ -158,6 +224,19 @@ macro_rules! decimal_accumulator {
                 Ok(Arc::new(array))
             }
 
+            fn state_fields(&self) -> Vec<Field> {
+                Totals::fields(self.scale)
+            }
+
+            fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+                Ok(self.totals.save(slots, self.scale))
+            }
+
+            fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+                stored::check(&self.state_fields(), slots, self.totals.0.len(), state)?;
+                self.totals.load(slots, state)
+            }
+
             fn byte_len(&self) -> usize {
                 self.totals.0.capacity() * size_of::<Total>()
             }
@@ -172,12 +251,13 @@ macro_rules! decimal_accumulator {
 /// SUM(DECIMAL(p, s)): DECIMAL(38, s).
 pub(super) struct DecimalSum {
     totals: Totals,
+    scale: i8,
     result: DataType,
 }
 
 impl DecimalSum {
-    pub(super) fn new(result: &DataType) -> Self {
-        DecimalSum { totals: Totals::default(), result: result.clone() }
+    pub(super) fn new(scale: i8, result: &DataType) -> Self {
+        DecimalSum { totals: Totals::default(), scale, result: result.clone() }
     }
 
     #[expect(clippy::unused_self, reason = "the two decimal aggregates share their frame")]
@@ -191,6 +271,7 @@ decimal_accumulator!(DecimalSum);
 /// AVG(DECIMAL(p, s)): DECIMAL(38, max(s, 6)), half rounded away from zero.
 pub(super) struct DecimalAverage {
     totals: Totals,
+    scale: i8,
     shift: u32,
     result: DataType,
 }
@@ -202,7 +283,7 @@ impl DecimalAverage {
             _ => None,
         };
         let wrong = || Error::internal(format!("AVG of a decimal of scale {scale} cannot be {result}"));
-        Ok(DecimalAverage { totals: Totals::default(), shift: shift.ok_or_else(wrong)?, result: result.clone() })
+        Ok(DecimalAverage { totals: Totals::default(), scale, shift: shift.ok_or_else(wrong)?, result: result.clone() })
     }
 
     fn result(&self, total: &Total) -> Option<i128> {

@@ -1,9 +1,9 @@
 //! MIN, MAX, FIRST_VALUE and LAST_VALUE of STRING and BYTES. Order is by bytes, as in Flink.
 
-use super::{Accumulator, AggregateFunction, Update, same, two, unsupported};
+use super::{Accumulator, AggregateFunction, Update, same, stored, two, unsupported};
 use crate::error::Result;
-use arrow::array::{ArrayRef, AsArray, BinaryArray, StringArray};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, StringArray};
+use arrow::datatypes::{DataType, Field, UInt64Type};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -89,11 +89,43 @@ impl Accumulator for Bytes {
 
     fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
         let values = slots.iter().map(|slot| self.kept[*slot as usize].as_ref().map(|(_, value)| &**value));
+        stored::check_size(
+            values.clone().flatten().map(<[u8]>::len).sum(),
+            "values of MIN, MAX, FIRST_VALUE or LAST_VALUE",
+        )?;
         let text = |bytes| std::str::from_utf8(bytes).expect("values of a STRING column hold UTF-8");
         Ok(match self.text {
             true => Arc::new(values.map(|value| value.map(text)).collect::<StringArray>()),
             false => Arc::new(values.collect::<BinaryArray>()),
         })
+    }
+
+    fn state_fields(&self) -> Vec<Field> {
+        let value = if self.text { DataType::Utf8 } else { DataType::Binary };
+        let fields = vec![Field::new("position", DataType::UInt64, true), Field::new("value", value, true)];
+        stored::layout("kept bytes", 1, fields)
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let positions = slots.iter().map(|slot| self.kept[*slot as usize].as_ref().map(|(position, _)| *position));
+        Ok(vec![stored::column::<UInt64Type>(positions, &DataType::UInt64), self.results(slots)?])
+    }
+
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+        stored::check(&self.state_fields(), slots, self.kept.len(), state)?;
+        let (positions, values) = (state[0].as_primitive::<UInt64Type>(), &state[1]);
+        stored::check_pairs(positions, values)?;
+        for (row, slot) in slots.iter().enumerate() {
+            self.reset(*slot);
+            if values.is_valid(row) {
+                let value = match self.text {
+                    true => values.as_string::<i32>().value(row).as_bytes(),
+                    false => values.as_binary::<i32>().value(row),
+                };
+                self.offer(*slot as usize, positions.value(row), value);
+            }
+        }
+        Ok(())
     }
 
     fn byte_len(&self) -> usize {

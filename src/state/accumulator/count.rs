@@ -1,8 +1,9 @@
 //! COUNT(*) and COUNT(x).
 
-use super::{Accumulator, Update, same};
+use super::{Accumulator, Update, same, stored};
 use crate::error::Result;
 use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -42,6 +43,22 @@ impl Accumulator for Count {
     fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
         let counts = slots.iter().map(|slot| self.counts[*slot as usize]);
         Ok(Arc::new(Int64Array::from_iter_values(counts)))
+    }
+
+    fn state_fields(&self) -> Vec<Field> {
+        stored::layout("count", 1, vec![Field::new("count", DataType::Int64, false)])
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.results(slots)?])
+    }
+
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+        stored::check(&self.state_fields(), slots, self.counts.len(), state)?;
+        for (count, slot) in stored::counts(&state[0])?.into_iter().zip(slots) {
+            self.counts[*slot as usize] = count;
+        }
+        Ok(())
     }
 
     fn byte_len(&self) -> usize {

@@ -1,15 +1,16 @@
 //! DISTINCT: an aggregate that sees each value of a slot once, at its first arrival.
 
-use super::{Accumulator, Update, same};
+use super::{Accumulator, Update, same, stored};
 use crate::codec::xxh64;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::keys::{KeyCodec, KeyTable};
-use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field};
 use std::any::Any;
 
 pub(super) struct Distinct {
     codec: KeyCodec,
+    argument: DataType,
     /// The values of each slot, by first arrival.
     seen: Vec<Option<Box<KeyTable>>>,
     inner: Box<dyn Accumulator>,
@@ -17,7 +18,7 @@ pub(super) struct Distinct {
 
 impl Distinct {
     pub(super) fn new(argument: DataType, inner: Box<dyn Accumulator>) -> Result<Self> {
-        Ok(Distinct { codec: KeyCodec::new(vec![argument])?, seen: Vec::new(), inner })
+        Ok(Distinct { codec: KeyCodec::new(vec![argument.clone()])?, argument, seen: Vec::new(), inner })
     }
 
     /// True if the value is new to the slot.
@@ -91,6 +92,44 @@ impl Accumulator for Distinct {
 
     fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
         self.inner.results(slots)
+    }
+
+    fn state_fields(&self) -> Vec<Field> {
+        let list = stored::list_type(stored::item(&self.argument, false));
+        let mut fields = stored::layout("distinct", 1, vec![Field::new("seen", list, false)]);
+        fields.extend(self.inner.state_fields());
+        fields
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let tables = slots.iter().map(|slot| self.seen[*slot as usize].as_deref());
+        let keys = tables.clone().flatten().flat_map(|table| (0u32..).take(table.len()).map(|id| table.key(id)));
+        stored::check_size(keys.clone().map(<[u8]>::len).sum(), "distinct values")?;
+        let values = self.codec.decode(keys)?.remove(0);
+        let lengths = tables.map(|table| table.map_or(0, KeyTable::len));
+        let mut columns = vec![stored::list(&stored::item(&self.argument, false), lengths, values)?];
+        columns.extend(self.inner.save(slots)?);
+        Ok(columns)
+    }
+
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+        stored::check(&self.state_fields(), slots, self.seen.len(), state)?;
+        let (seen, inner) = state.split_first().ok_or_else(|| Error::internal("state without columns"))?;
+        let lists = seen.as_list::<i32>();
+        for (row, slot) in slots.iter().enumerate() {
+            let values = lists.value(row);
+            if values.null_count() > 0 {
+                return Err(Error::damage("saved state has NULL among distinct values"));
+            }
+            self.seen[*slot as usize] = None;
+            let (keys, seen) = (self.codec.encode(&[values]), &mut self.seen[*slot as usize]);
+            for value in (0..lists.value_length(row)).map(|at| keys.get(at as usize)) {
+                if !Self::insert(seen, xxh64(value, 0), value) {
+                    return Err(Error::damage("saved state has a distinct value twice"));
+                }
+            }
+        }
+        self.inner.load(slots, inner)
     }
 
     fn byte_len(&self) -> usize {

@@ -1,11 +1,11 @@
 //! SUM, MIN, MAX, AVG, FIRST_VALUE and LAST_VALUE of values of fixed width.
 
 use super::average::{AverageFloat, AverageInteger, Mean};
-use super::{Accumulator, AggregateFunction, Update, same, two, unsupported};
+use super::{Accumulator, AggregateFunction, Update, same, stored, two, unsupported};
 use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt8Type};
+use arrow::datatypes::{DataType, Field, UInt8Type, UInt64Type};
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -20,6 +20,12 @@ pub(super) trait Fold<P: ArrowPrimitiveType>: Send + Sync + 'static {
     fn merge(state: &mut Self::State, later: &Self::State);
     /// The result; `None` is NULL.
     fn result(state: &Self::State) -> Option<P::Native>;
+    /// Columns of saved states, where values are of type `value`.
+    fn fields(value: &DataType) -> Vec<Field>;
+    /// States as these columns.
+    fn save(states: impl Iterator<Item = Self::State> + Clone, value: &DataType) -> Vec<ArrayRef>;
+    /// States from columns of these types and of one length.
+    fn load(columns: &[ArrayRef]) -> Result<Vec<Self::State>>;
 }
 
 struct Fixed<P: ArrowPrimitiveType, F: Fold<P>> {
@@ -74,12 +80,38 @@ impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
         }
     }
 
+    fn state_fields(&self) -> Vec<Field> {
+        F::fields(&self.stored_type())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(F::save(slots.iter().map(|slot| self.states[*slot as usize]), &self.stored_type()))
+    }
+
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
+        stored::check(&self.state_fields(), slots, self.states.len(), state)?;
+        for (state, slot) in F::load(state)?.into_iter().zip(slots) {
+            self.states[*slot as usize] = state;
+        }
+        Ok(())
+    }
+
     fn byte_len(&self) -> usize {
         self.states.capacity() * size_of::<F::State>()
     }
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl<P: ArrowPrimitiveType, F: Fold<P>> Fixed<P, F> {
+    /// The type of values in saved states.
+    fn stored_type(&self) -> DataType {
+        match &self.result {
+            DataType::Boolean => P::DATA_TYPE,
+            other => other.clone(),
+        }
     }
 }
 
@@ -150,6 +182,18 @@ impl<P: ArrowPrimitiveType> Fold<P> for Sum {
     fn result(state: &Self::State) -> Option<P::Native> {
         *state
     }
+
+    fn fields(value: &DataType) -> Vec<Field> {
+        stored::layout("sum", 1, vec![Field::new("value", value.clone(), true)])
+    }
+
+    fn save(states: impl Iterator<Item = Self::State> + Clone, value: &DataType) -> Vec<ArrayRef> {
+        vec![stored::column::<P>(states, value)]
+    }
+
+    fn load(columns: &[ArrayRef]) -> Result<Vec<Self::State>> {
+        Ok(columns[0].as_primitive::<P>().iter().collect())
+    }
 }
 
 macro_rules! extreme {
@@ -175,6 +219,18 @@ macro_rules! extreme {
 
             fn result(state: &Self::State) -> Option<P::Native> {
                 *state
+            }
+
+            fn fields(value: &DataType) -> Vec<Field> {
+                stored::layout("extreme", 1, vec![Field::new("value", value.clone(), true)])
+            }
+
+            fn save(states: impl Iterator<Item = Self::State> + Clone, value: &DataType) -> Vec<ArrayRef> {
+                vec![stored::column::<P>(states, value)]
+            }
+
+            fn load(columns: &[ArrayRef]) -> Result<Vec<Self::State>> {
+                Ok(columns[0].as_primitive::<P>().iter().collect())
             }
         }
     };
@@ -213,6 +269,26 @@ macro_rules! by_position {
 
             fn result(state: &Self::State) -> Option<P::Native> {
                 state.map(|(_, value)| value)
+            }
+
+            fn fields(value: &DataType) -> Vec<Field> {
+                let position = Field::new("position", DataType::UInt64, true);
+                stored::layout("by position", 1, vec![position, Field::new("value", value.clone(), true)])
+            }
+
+            fn save(states: impl Iterator<Item = Self::State> + Clone, value: &DataType) -> Vec<ArrayRef> {
+                let positions = states.clone().map(|state| state.map(|(position, _)| position));
+                let values = states.map(|state| state.map(|(_, value)| value));
+                vec![
+                    stored::column::<UInt64Type>(positions, &DataType::UInt64),
+                    stored::column::<P>(values, value),
+                ]
+            }
+
+            fn load(columns: &[ArrayRef]) -> Result<Vec<Self::State>> {
+                let (positions, values) = (columns[0].as_primitive::<UInt64Type>(), columns[1].as_primitive::<P>());
+                stored::check_pairs(positions, values)?;
+                Ok(positions.iter().zip(values.iter()).map(|(position, value)| position.zip(value)).collect())
             }
         }
     };

@@ -8,13 +8,16 @@ mod bytes;
 mod count;
 mod distinct;
 mod fixed;
+mod stored;
 #[cfg(test)]
 mod tests;
+
+pub use stored::{LAYOUT, check_layout};
 
 use crate::error::{Error, Result};
 use arrow::array::ArrayRef;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     Time32MillisecondType, TimeUnit, TimestampMillisecondType,
 };
 use std::any::Any;
@@ -108,6 +111,20 @@ pub trait Accumulator: Send + Sync {
     fn fold(&mut self, from: u32, into: u32);
     /// The results of these slots, of the result type.
     fn results(&self, slots: &[u32]) -> Result<ArrayRef>;
+    /// The columns that [`Accumulator::save`] gives: the same for all accumulators of one spec. Their metadata holds the
+    /// version of the layout ([`LAYOUT`]); [`check_layout`] compares it with that of a file.
+    fn state_fields(&self) -> Vec<Field>;
+    /// What these slots hold, one row each. Loaded again, it behaves as it would have without, bit for bit.
+    ///
+    /// # Errors
+    /// When lists or texts of more than 2 GiB come together: save fewer slots at once.
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>>;
+    /// Replaces what these slots hold, for which [`Accumulator::grow`] made room, by rows that were saved.
+    ///
+    /// # Errors
+    /// `Damage` when `state` does not have the types, length and values that [`Accumulator::save`] can give. The slots then
+    /// hold anything, and the accumulator must not be used further.
+    fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()>;
     /// Bytes held, roughly.
     fn byte_len(&self) -> usize;
     /// For [`Accumulator::merge`].
@@ -142,7 +159,7 @@ fn by_type(spec: &AggregateSpec, argument: &DataType) -> Result<Box<dyn Accumula
         DataType::Float32 => fixed::float::<Float32Type>(spec.function, result),
         DataType::Float64 => fixed::float::<Float64Type>(spec.function, result),
         DataType::Decimal128(_, scale) => match spec.function {
-            Sum => Ok(Box::new(average::DecimalSum::new(result))),
+            Sum => Ok(Box::new(average::DecimalSum::new(*scale, result))),
             Avg => Ok(Box::new(average::DecimalAverage::new(*scale, result)?)),
             other => fixed::ordered::<Decimal128Type>(other, result),
         },

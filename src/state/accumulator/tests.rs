@@ -1,6 +1,8 @@
 //! Result types, NULLs, overflow, and merging: adding rows at once, in two slices, or in two slots makes no difference where
 //! the answer does not depend on it.
 
+mod saved;
+
 use super::*;
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
@@ -51,6 +53,11 @@ fn decimal(values: Vec<Option<i128>>, scale: i8) -> ArrayRef {
 
 use AggregateFunction::{Avg, Count, FirstValue, LastValue, Max, Min, Sum};
 const ALL: [AggregateFunction; 7] = [Count, Sum, Min, Max, Avg, FirstValue, LastValue];
+
+/// Every aggregate.
+fn all() -> Vec<AggregateFunction> {
+    ALL.to_vec()
+}
 
 #[test]
 fn integers_wrap_and_divide_toward_zero_as_in_java() {
