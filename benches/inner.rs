@@ -1,14 +1,14 @@
-//! The inner parts by themselves: hashing, decoding, a window over decoded events, and the engine from JSON and from
+//! The inner parts by themselves: hashing, decoding and encoding, a window over decoded events, and the engine from JSON and from
 //! decoded columns to closed windows, and history files.
 
 mod history;
 
-use arrow::array::{BinaryArray, Int64Array};
+use arrow::array::{BinaryArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kappa::codec::xxh64;
 use kappa::engine::{Engine, EngineOptions};
-use kappa::format::{FormatSpec, JsonOptions, decoder};
+use kappa::format::{CsvOptions, FormatSpec, JsonOptions, decoder, encoder};
 use kappa::log::records::{DecodedValues, LogBatch};
 use kappa::sql;
 use kappa::types::TopicId;
@@ -46,14 +46,73 @@ fn hashing(c: &mut Criterion) {
     }
 }
 
+/// What a job with these columns would write by hand.
+#[derive(serde::Deserialize)]
+struct Event<'a> {
+    ts: &'a str,
+    user_id: &'a str,
+    bytes: i32,
+}
+
+/// Decoding, beside one look at each byte and serde_json's view of three fields (which leaves the timestamp a text).
 fn decoding(c: &mut Criterion) {
     let declared = history::declared();
+    let json = FormatSpec::Json(JsonOptions::default());
+    let csv = FormatSpec::Csv(CsvOptions::default());
     let values = events(10_000);
-    let mut group = c.benchmark_group("json");
+    let all: Vec<usize> = (0..declared.fields().len()).collect();
+    let rows = decoder(&json, &declared, &all).expect("a decoder").decode(&values).batch;
+    let lines = BinaryArray::from_iter_values(encoded(&csv, &rows));
+    for (name, spec, values) in [("json", &json, &values), ("csv", &csv, &lines)] {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(ROWS));
+        for used in [&[1, 2][..], &[1, 2, 6], &all] {
+            let decoder = decoder(spec, &declared, used).expect("a decoder");
+            let name = format!("{} of 7 fields", used.len());
+            group.bench_function(name, |b| b.iter(|| decoder.decode(black_box(values))));
+        }
+    }
+    let mut group = c.benchmark_group("json, beside");
     group.throughput(Throughput::Elements(ROWS));
-    for used in [&[1_usize, 2][..], &[0, 1, 2, 3, 4, 5, 6]] {
-        let decoder = decoder(&FormatSpec::Json(JsonOptions::default()), &declared, used).expect("a decoder");
-        group.bench_function(format!("{} of 7 fields", used.len()), |b| b.iter(|| decoder.decode(black_box(&values))));
+    group.bench_function("from_utf8", |b| b.iter(|| std::str::from_utf8(black_box(values.value_data())).is_ok()));
+    group.bench_function("serde_json, 3 fields", |b| {
+        b.iter(|| {
+            values.iter().flatten().fold(0, |sum, value| {
+                let event: Event<'_> = serde_json::from_slice(value).expect("an event");
+                sum + event.ts.len() + event.user_id.len() + event.bytes as usize
+            })
+        });
+    });
+}
+
+fn encoded(spec: &FormatSpec, rows: &RecordBatch) -> Vec<Vec<u8>> {
+    let encoder = encoder(spec, &rows.schema()).expect("an encoder");
+    let row = |row| {
+        let mut out = Vec::new();
+        encoder.encode(rows, row, &mut out);
+        out
+    };
+    (0..rows.num_rows()).map(row).collect()
+}
+
+/// Rows of a timestamp, a string and an integer, as windows give them out.
+fn encoding(c: &mut Criterion) {
+    let json = FormatSpec::Json(JsonOptions::default());
+    let rows = decoder(&json, &history::declared(), &[1, 2, 6]).expect("a decoder").decode(&events(10_000)).batch;
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(ROWS));
+    for (name, spec) in [("json", &json), ("csv", &FormatSpec::Csv(CsvOptions::default()))] {
+        let encoder = encoder(spec, &rows.schema()).expect("an encoder");
+        let mut out = Vec::new();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for row in 0..rows.num_rows() {
+                    out.clear();
+                    encoder.encode(black_box(&rows), row, &mut out);
+                }
+                black_box(out.len())
+            });
+        });
     }
 }
 
@@ -113,5 +172,5 @@ fn engine(c: &mut Criterion) {
     }
 }
 
-criterion_group!(inner, hashing, decoding, engine, history::reading, history::writing);
+criterion_group!(inner, hashing, decoding, encoding, engine, history::reading, history::writing);
 criterion_main!(inner);

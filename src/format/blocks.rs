@@ -4,7 +4,7 @@
 use super::column::{Column, Reason, Values};
 use super::rows::Rows;
 use super::text::utf8;
-use super::words::{FixedTimestamps, integer, is_simple};
+use super::words::{FixedTimestamps, Fraction, integer, is_simple};
 use arrow::array::builder::PrimitiveBuilder;
 use arrow::array::{Array, ArrowPrimitiveType, BinaryArray};
 use arrow::datatypes::TimeUnit;
@@ -195,13 +195,15 @@ fn push_plain(column: &mut Column, text: Text<'_>, found: &[Found]) -> usize {
         Found::Plain { start, len } => Some((text.bytes.get(start as usize..)?, len as usize)),
         _ => None,
     };
-    // Whole numbers look the same in all notations.
-    let number = |found: &Found| match *found {
+    // Numbers look the same in all notations.
+    let any = |found: &Found| match *found {
         Found::Plain { start, len } | Found::Value { start, len } => {
-            integer(text.bytes.get(start as usize..)?, len as usize)
+            Some((text.bytes.get(start as usize..)?, len as usize))
         }
         _ => None,
     };
+    let number = |found: &Found| any(found).and_then(|(bytes, len)| integer(bytes, len));
+    let fraction = |found: &Found| any(found).and_then(|(bytes, len)| Fraction::read(bytes, len));
     match &mut column.values {
         Values::Text(strings) => strings.push_parts(found.iter().map(plain)),
         Values::Timestamp { builder, unit: TimeUnit::Millisecond, layout } => {
@@ -212,6 +214,14 @@ fn push_plain(column: &mut Column, text: Text<'_>, found: &[Found]) -> usize {
         Values::Int64(builder) => push_run(builder, found.iter().map(number)),
         Values::Int32(builder) => {
             push_run(builder, found.iter().map(|found| number(found).and_then(|number| i32::try_from(number).ok())))
+        }
+        Values::Float64(builder) => {
+            push_run(builder, found.iter().map(|found| fraction(found).and_then(Fraction::to_f64)))
+        }
+        Values::Decimal { builder, precision, scale } => {
+            let limit = 10i128.pow(u32::from(*precision));
+            let decimal = |found| fraction(found).and_then(|fraction| fraction.to_decimal(*scale, limit));
+            push_run(builder, found.iter().map(decimal))
         }
         _ => 0,
     }

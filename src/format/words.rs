@@ -154,23 +154,93 @@ fn number(digits: u64) -> u64 {
     fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF
 }
 
-/// The value of the first `len` bytes if they are an optional minus sign and one to sixteen digits.
+/// The number that one to sixteen digits are: the first `len` bytes.
 #[inline(always)]
-pub(super) fn integer(bytes: &[u8], len: usize) -> Option<i64> {
-    let negative = bytes.first() == Some(&b'-');
-    let (bytes, len) = if negative { (bytes.get(1..)?, len.checked_sub(1)?) } else { (bytes, len) };
+fn unsigned(bytes: &[u8], len: usize) -> Option<u64> {
     // Digits move to the end of the word; zeros come in at its front.
     let digits = |bytes: &[u8], len: usize| {
         let digits = (eight(bytes) ^ ZEROS) << (64 - 8 * len);
         all_digits(digits).then(|| number(digits))
     };
-    let value = match len {
-        1..=8 => digits(bytes, len)?,
-        9..=16 => digits(bytes, len - 8)? * 100_000_000 + digits(bytes.get(len - 8..)?, 8)?,
-        _ => return None,
-    };
-    let value = value.cast_signed();
+    match len {
+        1..=8 => digits(bytes, len),
+        9..=16 => Some(digits(bytes, len - 8)? * 100_000_000 + digits(bytes.get(len - 8..)?, 8)?),
+        _ => None,
+    }
+}
+
+/// Whether there is a minus sign, and the `len - 1` bytes behind it or all `len`.
+#[inline(always)]
+fn split_sign(bytes: &[u8], len: usize) -> Option<(bool, &[u8], usize)> {
+    if bytes.first() == Some(&b'-') {
+        Some((true, bytes.get(1..)?, len.checked_sub(1)?))
+    } else {
+        Some((false, bytes, len))
+    }
+}
+
+/// The value of the first `len` bytes if they are an optional minus sign and one to sixteen digits.
+#[inline(always)]
+pub(super) fn integer(bytes: &[u8], len: usize) -> Option<i64> {
+    let (negative, bytes, len) = split_sign(bytes, len)?;
+    let value = unsigned(bytes, len)?.cast_signed();
     Some(if negative { -value } else { value })
+}
+
+/// A number with digits behind the point: `digits / 10^scale`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fraction {
+    negative: bool,
+    digits: u64,
+    scale: usize,
+}
+
+/// Powers of ten that a fraction may have.
+const POWERS: [u64; 17] = {
+    let mut powers = [1; 17];
+    let mut power = 1;
+    while power < powers.len() {
+        powers[power] = powers[power - 1] * 10;
+        power += 1;
+    }
+    powers
+};
+
+impl Fraction {
+    /// The first `len` bytes if they are an optional minus sign and up to sixteen digits, with or without a point between two of them.
+    #[inline(always)]
+    pub(super) fn read(bytes: &[u8], len: usize) -> Option<Self> {
+        let (negative, bytes, len) = split_sign(bytes, len)?;
+        let whole_len = digits_len(bytes).min(len);
+        let whole = unsigned(bytes, whole_len)?;
+        if whole_len == len {
+            return Some(Fraction { negative, digits: whole, scale: 0 });
+        }
+        let behind = bytes.get(whole_len..)?.strip_prefix(b".")?;
+        let scale = (len - whole_len - 1).min(16);
+        if whole_len + 1 + scale < len || whole_len + scale > 16 {
+            return None;
+        }
+        let digits = whole * POWERS.get(scale)? + unsigned(behind, scale)?;
+        Some(Fraction { negative, digits, scale })
+    }
+
+    /// The number nearest to it; `None`: finding it takes more than one division.
+    #[inline(always)]
+    pub(super) fn to_f64(self) -> Option<f64> {
+        // Both are exact in 53 bits, so the quotient is rounded once.
+        let exact = (self.digits < 1 << 53).then_some(self.digits as f64)?;
+        let value = exact / *POWERS.get(self.scale)? as f64;
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// The value times `10^scale`; `None`: it has more digits behind the point, or is not below `limit`.
+    #[inline(always)]
+    pub(super) fn to_decimal(self, scale: i8, limit: i128) -> Option<i128> {
+        let missing = usize::try_from(scale).ok()?.checked_sub(self.scale)?;
+        let value = i128::from(self.digits) * i128::from(*POWERS.get(missing)?);
+        (value < limit).then_some(if self.negative { -value } else { value })
+    }
 }
 
 /// Reads timestamps of the lengths that programs write, with seconds or milliseconds. Dates mostly are that of the row before.
@@ -276,7 +346,7 @@ fn day_ms(date: u64, day: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::text::parse_timestamp;
+    use crate::format::text::{parse_decimal, parse_timestamp};
     use arrow::datatypes::TimeUnit;
     use proptest::prelude::*;
 
@@ -325,6 +395,25 @@ mod tests {
             let digits = text.strip_prefix('-').unwrap_or(&text);
             let simple = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
             prop_assert_eq!(found, text.parse().ok().filter(|_| simple), "{}", text);
+        }
+
+        #[test]
+        fn fractions_are_those_of_the_general_reader(text in "-?[0-9]{0,9}(\\.[0-9]{0,9})?[e-]?", behind in "[0-9,}]{0,20}") {
+            let found = Fraction::read(format!("{text}{behind}").as_bytes(), text.len());
+            let digits = text.bytes().filter(u8::is_ascii_digit).count();
+            let (whole, fraction) = text.trim_start_matches('-').split_once('.').unwrap_or((&text, "0"));
+            let common = !whole.is_empty() && !fraction.is_empty() && !text.ends_with(['e', '-']) && digits <= 15;
+            prop_assert!(found.is_some() || !common, "{}", text);
+            if let Some(found) = found {
+                if let Some(float) = found.to_f64() {
+                    prop_assert_eq!(Some(float.to_bits()), text.parse::<f64>().ok().map(f64::to_bits), "{}", text);
+                }
+                for (precision, scale) in [(5, 2), (18, 9), (38, 10)] {
+                    if let Some(decimal) = found.to_decimal(scale, 10i128.pow(u32::from(precision))) {
+                        prop_assert_eq!(Ok(decimal), parse_decimal(&text, precision, scale), "{}", text);
+                    }
+                }
+            }
         }
 
         /// What is read is what the general reader says; all common timestamps are read.

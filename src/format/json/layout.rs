@@ -211,8 +211,15 @@ impl Layout {
 /// say what is wrong.
 #[inline(never)]
 fn scanned_len(rest: &[u8], behind: usize) -> Option<usize> {
-    let word = [&b"true"[..], b"false", b"null"].into_iter().find(|word| rest.starts_with(word));
-    word.map(<[u8]>::len).or_else(|| number_len(rest)).or_else(|| {
+    let word = |word: &[u8]| rest.starts_with(word).then_some(word.len());
+    let known = match rest.first()? {
+        b't' => word(b"true"),
+        b'f' => word(b"false"),
+        b'n' => word(b"null"),
+        b'-' | b'0'..=b'9' => number_len(rest),
+        _ => None,
+    };
+    known.or_else(|| {
         let record = rest.get(..rest.len().checked_sub(behind)?)?;
         let mut scanner = Scanner::new(std::str::from_utf8(record).ok()?);
         // As deep as the values of a record are.
