@@ -243,3 +243,21 @@ fn integers_and_fractions_are_written_without_zeros_too_many() {
         assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
     }
 }
+
+/// A character that begins in one record and ends in the next is in neither.
+#[test]
+fn records_are_texts_each_by_itself() {
+    let declared = schema(vec![Field::new("v", DataType::Utf8, true)]);
+    let specs = [(json(TimestampFormat::Sql, false), r#"{"v":1}"#), (csv(b',', false), "v")];
+    for (spec, record) in specs {
+        let values = [[b"\xa9", record.as_bytes()].concat(), [record.as_bytes(), b"\xc3"].concat()];
+        // Valid as a whole: behind each other they make one character.
+        let values = [&values[1], &values[0], &record.as_bytes().to_vec(), &values[1], &values[0]];
+        let decoded =
+            decoder(&spec, &declared, &[0]).expect("supported").decode(&BinaryArray::from_iter_values(values));
+        let after = format!("not UTF-8 from byte {} on", record.len());
+        let reasons: Vec<&str> = decoded.rejected.iter().map(|rejected| rejected.reason.as_str()).collect();
+        assert_eq!(reasons, [&after, "not UTF-8 from byte 0 on", &after, "not UTF-8 from byte 0 on"]);
+        assert_eq!(decoded.rows, Some(vec![2]));
+    }
+}
