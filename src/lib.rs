@@ -20,4 +20,5 @@ pub mod time;
 pub mod types;
 pub mod window;
 
+pub use engine::functions;
 pub use error::{Error, ErrorKind, Result, SourcePlace};

@@ -14,6 +14,7 @@ mod topic;
 mod units;
 mod verify;
 
+use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
@@ -43,6 +44,21 @@ enum Status {
 /// Parses the arguments, runs the command, reports its error on stderr, and gives the exit code: 0 done, 1 ran and found a difference,
 /// 2 wrong input, 3 damage, 4 could not.
 pub fn main() -> ExitCode {
+    main_with(FunctionRegistry::none())
+}
+
+/// The same for a program whose SQL files may call its own functions. Such a program is a few lines:
+///
+/// ```no_run
+/// use kappa::functions::FunctionRegistry;
+///
+/// fn main() -> std::process::ExitCode {
+///     let mut functions = FunctionRegistry::default();
+///     functions.scalar1::<String, i64>("words", "1", |text| text.split_whitespace().count() as i64).expect("a free name");
+///     kappa::cli::main_with(&functions)
+/// }
+/// ```
+pub fn main_with(functions: &FunctionRegistry) -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) => {
@@ -50,7 +66,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { ErrorKind::Input.exit_code() } else { 0 });
         }
     };
-    match dispatch(args) {
+    match dispatch(args, functions) {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Differs) => ExitCode::from(1),
         Ok(Status::Damaged) => ExitCode::from(3),
@@ -62,14 +78,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(args: Args) -> Result<Status> {
+fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
     let env = Env::os();
     let common = args.common;
     match args.command {
-        Command::Run(command) => run::run(&env, &common, command),
-        Command::Replay(command) => run::replay(&env, &common, command),
-        Command::Verify(command) => verify::run(&env, &common, command),
-        Command::Topic { show, command } => topic::run(&env, &common, &Printer::new(&show), command),
+        Command::Run(command) => run::run(&env, &common, functions, command),
+        Command::Replay(command) => run::replay(&env, &common, functions, command),
+        Command::Verify(command) => verify::run(&env, &common, functions, command),
+        Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),
         Command::Consume(command) => consume::run(&env, &common, command),
         Command::Group { show, command } => group::run(&env, &common, &Printer::new(&show), command),
@@ -136,7 +152,7 @@ fn open_log_with(env: &Env, common: &args::Common, options: LogOptions) -> Resul
 }
 
 /// Reads and plans a SQL file.
-fn load_job(env: &Env, file: &Path, version: Option<String>) -> Result<Job> {
+fn load_job(env: &Env, functions: &FunctionRegistry, file: &Path, version: Option<String>) -> Result<Job> {
     let shown = file.display().to_string();
     let mut text = String::new();
     crate::connect::open_text(&*env.disk, file)?
@@ -150,7 +166,7 @@ fn load_job(env: &Env, file: &Path, version: Option<String>) -> Result<Job> {
         check_version(version)?;
     }
     let name = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let plan = sql::plan(&shown, &text)?;
+    let plan = sql::plan_with(&shown, &text, functions)?;
     Ok(Job { plan: Arc::new(plan), name, version })
 }
 

@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::{Status, load_job, open_log, open_log_to_write, talk};
 use crate::connect::interrupt::{StopFlag, stop_on_signal};
 use crate::connect::{file_sink, file_source};
+use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::{OutputPlan, SinkKind};
 use crate::engine::{Counters, Engine, OutputStream};
 use crate::env::{Env, thread};
@@ -23,8 +24,8 @@ use std::thread::JoinHandle;
 /// How long a partition may be silent while it holds windows back before the user is told, in microseconds.
 const SILENCE_US: i64 = 10_000_000;
 
-pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
-    let job = load_job(env, &args.file, args.version)?;
+pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Run) -> Result<Status> {
+    let job = load_job(env, functions, &args.file, args.version)?;
     let ingests = args.ingest.iter().map(|text| parse_ingest(text)).collect::<Result<Vec<_>>>()?;
     let reads_only_files = job.plan.sources.iter().all(|source| source.ingest.is_some());
     let bounded = args.bounded || args.to.is_some() || (reads_only_files && ingests.is_empty());
@@ -59,8 +60,8 @@ pub(super) fn run(env: &Env, common: &Common, args: Run) -> Result<Status> {
     Ok(status)
 }
 
-pub(super) fn replay(env: &Env, common: &Common, args: Replay) -> Result<Status> {
-    let job = load_job(env, &args.file, Some(args.version))?;
+pub(super) fn replay(env: &Env, common: &Common, functions: &FunctionRegistry, args: Replay) -> Result<Status> {
+    let job = load_job(env, functions, &args.file, Some(args.version))?;
     let publish_from_ms = match parse_point(&args.from)? {
         Point::TimeMs(ms) => Some(ms),
         Point::Earliest => None,

@@ -5,6 +5,7 @@ use super::printer::Printer;
 use super::progress::Progress;
 use super::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
 use super::{Status, load_job, open_log, talk};
+use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, Point, offset_target, parse_point};
@@ -14,7 +15,13 @@ use crate::types::Position;
 use serde_json::{Value, json};
 use std::path::Path;
 
-pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Command) -> Result<Status> {
+pub(super) fn run(
+    env: &Env,
+    common: &Common,
+    functions: &FunctionRegistry,
+    printer: &Printer,
+    command: Command,
+) -> Result<Status> {
     let log = open_log(env, common)?;
     match command {
         Command::Create { name, partitions, settings } => create(&log, &name, partitions, &settings)?,
@@ -22,7 +29,7 @@ pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Comman
         Command::List => list(&log, printer)?,
         Command::Describe { name } => describe(&log, printer, &name)?,
         Command::Trim { name, before, partition } => trim(&log, &name, &before, partition)?,
-        Command::Rebuild { name, columns } => rebuild(env, &log, &name, columns.as_deref())?,
+        Command::Rebuild { name, columns } => rebuild(env, functions, &log, &name, columns.as_deref())?,
         Command::Delete { name } => delete(&log, &name)?,
         Command::Retention { confirm } => retention(&log, confirm)?,
     }
@@ -191,10 +198,10 @@ fn retention(log: &Log, confirm: bool) -> Result<()> {
     Ok(())
 }
 
-fn rebuild(env: &Env, log: &Log, name: &str, columns: Option<&Path>) -> Result<()> {
+fn rebuild(env: &Env, functions: &FunctionRegistry, log: &Log, name: &str, columns: Option<&Path>) -> Result<()> {
     let topic = log.topic(name)?;
     if let Some(file) = columns {
-        job::declare(log, &load_job(env, file, None)?, name)?;
+        job::declare(log, &load_job(env, functions, file, None)?, name)?;
     }
     if log.meta(MetaSpace::Schema, name).is_none() {
         let message = format!("nobody has declared columns for topic '{name}'");

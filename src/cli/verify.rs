@@ -5,9 +5,10 @@ use super::printer::Printer;
 use super::progress::Progress;
 use super::{Status, load_job, open_log, talk};
 use crate::engine::Counters;
+use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::Result;
-use crate::job::{self, Difference, Observer};
+use crate::job::{self, CalledFunction, Difference, Observer};
 use crate::types::Position;
 use chrono::DateTime;
 use serde_json::{Value, json};
@@ -20,8 +21,8 @@ impl Observer for Watch {
     }
 }
 
-pub(super) fn run(env: &Env, common: &Common, args: Verify) -> Result<Status> {
-    let job = load_job(env, &args.file, args.version)?;
+pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Verify) -> Result<Status> {
+    let job = load_job(env, functions, &args.file, args.version)?;
     let printer = Printer::new(&args.show);
     let log = open_log(env, common)?;
     let mut watch = Watch(Progress::new("verifying", Some(log.durable_end().0), "positions"));
@@ -52,17 +53,22 @@ pub(super) fn run(env: &Env, common: &Common, args: Verify) -> Result<Status> {
         })
         .collect();
     printer.table(&["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"], &rows)?;
-    let status = match report.differences.is_empty() {
-        true => Status::Done,
-        false => Status::Differs,
-    };
-    report.differences.iter().for_each(show);
+    let status = if report.is_equal() { Status::Done } else { Status::Differs };
+    report.differences.iter().for_each(|difference| show(difference, &report.functions));
+    for function in &report.functions {
+        if let Some(answers) = &function.unstable {
+            let CalledFunction { output, name, version, .. } = function;
+            talk(&format!(
+                "function {name} (version {version}) of '{output}' gives different answers to the same input: {answers}"
+            ));
+        }
+    }
     log.close()?;
     Ok(status)
 }
 
 /// The first difference of an output, on stderr.
-fn show(difference: &Difference) {
+fn show(difference: &Difference, functions: &[CalledFunction]) {
     let window = difference
         .window_end_ms
         .and_then(DateTime::from_timestamp_millis)
@@ -71,5 +77,10 @@ fn show(difference: &Difference) {
     talk(&format!("'{}' differs first at row {}{window}{key}: {}", difference.output, difference.row, difference.what));
     for (what, value) in [("recorded  ", &difference.recorded), ("recomputed", &difference.recomputed)] {
         talk(&format!("  {what}: {}", value.as_deref().unwrap_or("(no such row)")));
+    }
+    let called = functions.iter().filter(|function| function.output == difference.output);
+    let called: Vec<_> = called.map(|function| format!("{} (version {})", function.name, function.version)).collect();
+    if !called.is_empty() {
+        talk(&format!("  it is computed with the functions {}", called.join(", ")));
     }
 }

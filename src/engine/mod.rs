@@ -3,6 +3,7 @@
 mod chunk;
 mod counters;
 mod eval;
+pub mod functions;
 mod lane;
 mod operators;
 mod output;

@@ -254,7 +254,7 @@ impl Window {
     fn new(plan: &WindowPlan) -> Result<Window> {
         let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
         let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
-            function: call.function,
+            function: call.function.clone(),
             distinct: call.distinct,
             argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
             result: call.field.data_type().clone(),

@@ -8,7 +8,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::state::accumulator::AggregateFunction;
+pub use crate::state::accumulator::{AggregateFunction, Fraction};
 pub use crate::time::zone::Zone;
 pub use crate::window::WindowKind;
 

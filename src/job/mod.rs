@@ -17,7 +17,7 @@ pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
 pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run};
-pub use verify::{Difference, VerifyReport, verify};
+pub use verify::{CalledFunction, Difference, VerifyReport, verify};
 
 use crate::engine::OutputStream;
 use crate::engine::plan::{JobPlan, OutputPlan};

@@ -5,10 +5,12 @@ use super::emit::{STREAMS, StreamName, record_digest, stream_index, stream_names
 use super::record::{Progress, RunRecord, StreamProgress};
 use super::{Job, progress};
 use crate::engine::OutputBatch;
+use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{LogBatch, RecordColumns};
 use crate::log::{Log, MetaSpace, Reader};
 use crate::types::{AppendTime, Position};
+use std::collections::BTreeMap;
 
 /// The first place where a recomputation and the recorded output part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,19 @@ pub struct Difference {
     pub recorded: Option<String>,
 }
 
+/// A user's function that a job calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CalledFunction {
+    /// Output topic, or table for a blackhole, that the function works for.
+    pub output: String,
+    /// Name in capitals.
+    pub name: String,
+    /// Version, as registered.
+    pub version: String,
+    /// An input to which it gave two answers in this verification, with both answers.
+    pub unstable: Option<String>,
+}
+
 /// Result of a verification.
 #[derive(Debug)]
 pub struct VerifyReport {
@@ -44,6 +59,15 @@ pub struct VerifyReport {
     pub recomputed: Vec<StreamProgress>,
     /// The first difference by output; empty: everything is equal.
     pub differences: Vec<Difference>,
+    /// The users' functions that the job calls, by output and name. While verifying, each is called twice for every input.
+    pub functions: Vec<CalledFunction>,
+}
+
+impl VerifyReport {
+    /// True if the recorded output is what the job computes, and computes each time.
+    pub fn is_equal(&self) -> bool {
+        self.differences.is_empty() && self.functions.iter().all(|function| function.unstable.is_none())
+    }
 }
 
 /// Recomputes a job's recorded run from its start and compares.
@@ -72,6 +96,8 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
     };
     let options = DriveOptions { threads, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
+    let calls = functions::used(&job.plan);
+    calls.iter().for_each(|call| call.probe.check());
     let mut drive = Drive::new(log, job, &record.starts, options)?;
     let mut comparer = Comparer::new(log, job, &progress)?;
     let end = if progress.is_final { progress.position() } else { log.clock().position };
@@ -86,7 +112,27 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
     comparer.finish(progress.is_final)?;
     let differences = comparer.streams.iter().filter_map(|s| s.difference.clone()).collect();
     let recomputed = comparer.streams.iter().map(|s| s.seen).collect();
-    Ok(VerifyReport { run: key, record, progress, streams: stream_names(job), recomputed, differences })
+    let functions = called_functions(job, &calls);
+    Ok(VerifyReport { run: key, record, progress, streams: stream_names(job), recomputed, differences, functions })
+}
+
+/// One entry for each function of each output: that of a call which gave two answers, if there is one.
+fn called_functions(job: &Job, calls: &[UsedFunction]) -> Vec<CalledFunction> {
+    let mut functions: BTreeMap<(usize, &str), CalledFunction> = BTreeMap::new();
+    for call in calls {
+        let output = job.plan.pipelines[call.pipeline].output;
+        let function = functions.entry((output, &call.name)).or_insert_with(|| {
+            let plan = &job.plan.outputs[output];
+            CalledFunction {
+                output: job.output_topic(plan).unwrap_or_else(|| plan.table.clone()),
+                name: call.name.to_string(),
+                version: call.version.to_string(),
+                unstable: None,
+            }
+        });
+        function.unstable = function.unstable.take().or_else(|| call.probe.finding());
+    }
+    functions.into_values().collect()
 }
 
 /// Records of one topic, one after the other.

@@ -3,6 +3,7 @@
 use super::expr::{Binder, Typed};
 use super::text::nearest;
 use super::{aggregate, cast, functions, types};
+use crate::engine::functions::Registered;
 use crate::error::Result;
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -19,7 +20,7 @@ impl Binder<'_> {
             [ast::ObjectNamePart::Identifier(ident)] => ident.value.to_ascii_uppercase(),
             _ => return Err(self.error(e, format!("unknown function {}", function.name))),
         };
-        if let Some(aggregate) = aggregate::by_name(&name) {
+        if let Some(aggregate) = aggregate::by_name(self.source.functions, &name) {
             return self.aggregate(e, aggregate, function);
         }
         if let Some(message) = refused(&name) {
@@ -47,15 +48,21 @@ impl Binder<'_> {
                 _ => arguments.push(self.bind(argument)?),
             }
         }
+        if let Some(Registered::Scalar(function)) = self.source.functions.get(&name) {
+            return functions::call_user(function, arguments).map_err(|message| self.error(e, message));
+        }
         functions::call(&name, arguments, self.scope.zone).map_err(|message| {
             let error = self.error(e, message);
-            match functions::names().any(|known| known == name) {
-                true => error,
-                false => match nearest(&name, functions::names()) {
-                    Some(near) => error.with_hint(format!("did you mean {near}?")),
-                    None => error,
-                },
+            if functions::names().any(|known| known == name) {
+                return error;
             }
+            let mut known: Vec<&str> = functions::names().chain(aggregate::names()).collect();
+            known.extend(self.source.functions.names());
+            error.with_hint(match nearest(&name, known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "functions written in Rust are registered in a FunctionRegistry before the file is planned"
+                    .to_owned(),
+            })
         })
     }
 
@@ -138,6 +145,13 @@ pub(super) fn is_proctime(e: &ast::Expr) -> bool {
         ast::Expr::Function(call) => call.name.to_string().eq_ignore_ascii_case("PROCTIME"),
         _ => false,
     }
+}
+
+/// True for names that SQL has.
+pub(super) fn is_known(name: &str) -> bool {
+    const CLOCKS: [&str; 6] =
+        ["CURRENT_TIMESTAMP", "NOW", "PROCTIME", "CURRENT_ROW_TIMESTAMP", "LOCALTIMESTAMP", "CURRENT_DATE"];
+    functions::names().chain(aggregate::names()).chain(CLOCKS).any(|known| known == name) || refused(name).is_some()
 }
 
 /// Functions that a job may not call, and why.

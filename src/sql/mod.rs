@@ -22,9 +22,14 @@
 //! | TO_TIMESTAMP | NULL where the text does not match; Java's patterns (subset) | `times` |
 //! | CURRENT_TIMESTAMP, NOW, PROCTIME, LOCALTIMESTAMP, CURRENT_DATE | the record's append time | `times` |
 //! | TIMESTAMP_LTZ | shown, read and cut in 'table.local-time-zone', UTC by default; a setting holds for definitions above it, too | `zones.rs` |
+//! | functions registered in Rust | types as declared, arguments widened to them; never evaluated while planning | `aggregates.rs` |
 //! | RAND, UUID | refused: a replay would differ | `errors.rs` |
 //! | arrays | from 1, NULL outside | `nested_values` |
-//! | aggregates | types in [`crate::engine::plan::AggregateFunction`] | `files.rs` |
+//! | aggregates | types in [`crate::engine::plan::AggregateFunction`] | `files.rs`, `aggregates.rs` |
+//! | VAR_POP, STDDEV and relatives | from sums, in the types of the arithmetic: INT stays INT; DISTINCT is refused | `aggregates.rs` |
+//! | ARRAY_AGG, LISTAGG | in position order; NULLs are in an ARRAY_AGG unless IGNORE NULLS, not in a LISTAGG | `aggregates.rs` |
+//! | PERCENTILE | exact, without a frequency; a constant fraction or an ARRAY of them | `aggregates.rs` |
+//! | STRING_AGG, BOOL_AND, EVERY, BOOL_OR, APPROX_COUNT_DISTINCT, APPROX_PERCENTILE | Flink has none of them in streams | `aggregates.rs` |
 //! | windows over windows | GROUP BY the window's columns again, or a window function over `window_time` | `windows.rs` |
 //! | ROW_NUMBER | per window, with a bound around it; one row by the time, latest first, keeps the last of equal ones | `windows.rs` |
 //! | PROCTIME() | windows over it are windows of append time | `windows.rs` |
@@ -49,6 +54,7 @@ mod rank;
 mod scope;
 mod select;
 mod settings;
+mod spread;
 mod table;
 mod text;
 mod types;
@@ -58,6 +64,7 @@ mod windowed;
 #[cfg(test)]
 mod tests;
 
+use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::JobPlan;
 use crate::env;
 use crate::error::{Error, Result};
@@ -74,7 +81,20 @@ const STACK: usize = 64 << 20;
 /// # Errors
 /// [`crate::ErrorKind::Input`] with the place in the file, and a hint where one is known.
 pub fn plan(file_name: &str, text: &str) -> Result<JobPlan> {
-    let planned = env::thread::with_stack("plan", STACK, || file::plan(text::Source { file: file_name }, text));
+    plan_with(file_name, text, FunctionRegistry::none())
+}
+
+/// Plans a SQL file that may call functions registered in Rust.
+///
+/// # Errors
+/// As [`plan`]; and when a function is registered under a name that SQL has.
+pub fn plan_with(file_name: &str, text: &str, functions: &FunctionRegistry) -> Result<JobPlan> {
+    if let Some(name) = functions.names().find(|name| call::is_known(name)) {
+        return Err(Error::input(format!("a function was registered as {name}, which SQL has already"))
+            .with_hint("register it under another name"));
+    }
+    let source = text::Source { file: file_name, functions };
+    let planned = env::thread::with_stack("plan", STACK, || file::plan(source, text));
     planned.map_err(|cause| Error::io("cannot start a thread to plan", Path::new(file_name), cause))?
 }
 

@@ -23,7 +23,7 @@ impl Queries<'_> {
     /// WHERE, GROUP BY and SELECT over the rows of one branch; `many`: there are others beside it.
     pub fn select_from(&self, select: &ast::Select, mut branch: Branch, many: bool) -> Result<Branch> {
         if let Some(condition) = &select.selection {
-            if contains_aggregate(condition) {
+            if contains_aggregate(self.source.functions, condition) {
                 return Err(self.source.error(span_of(condition), "aggregates go into HAVING, not into WHERE"));
             }
             match branch.ranking {
@@ -36,7 +36,9 @@ impl Queries<'_> {
             other => return Err(self.source.error(other.span(), format!("{other} is not supported"))),
         };
         let aggregates = select.projection.iter().any(|item| match item {
-            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => contains_aggregate(e),
+            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => {
+                contains_aggregate(self.source.functions, e)
+            }
             _ => false,
         });
         if grouped.is_empty() && !aggregates && select.having.is_none() {

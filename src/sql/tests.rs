@@ -1,5 +1,6 @@
 //! Whole files: what they plan to, and what is said about those that are wrong.
 
+mod aggregates;
 mod errors;
 mod expressions;
 mod files;

@@ -1,5 +1,6 @@
 //! The text of a SQL file: tokens with places, statements, and errors that point at them.
 
+use crate::engine::functions::FunctionRegistry;
 use crate::error::{Error, ErrorKind, Result, SourcePlace};
 use sqlparser::dialect::Dialect;
 use sqlparser::keywords::Keyword;
@@ -49,6 +50,9 @@ impl Dialect for FlinkDialect {
     fn supports_filter_during_aggregation(&self) -> bool {
         true
     }
+    fn supports_window_function_null_treatment_arg(&self) -> bool {
+        true
+    }
     fn supports_group_by_expr(&self) -> bool {
         true
     }
@@ -57,6 +61,8 @@ impl Dialect for FlinkDialect {
 /// The file that is being planned; makes errors that point into it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
+    /// What it may call beside SQL's own functions.
+    pub functions: &'a FunctionRegistry,
     /// Name as the user gave it.
     pub file: &'a str,
 }
@@ -256,7 +262,7 @@ mod tests {
 
     #[test]
     fn statements_end_at_semicolons_outside_strings_and_comments() {
-        let source = Source { file: "a.sql" };
+        let source = Source { file: "a.sql", functions: FunctionRegistry::none() };
         let text = "SET 'a;b' = 'c'; -- no; end\n/* nor; here */ SELECT 1;;\nSELECT `x;y`";
         let statements = source.statements(text).unwrap();
         let starts: Vec<_> = statements.iter().map(|s| (s.start.start.line, s.start.start.column)).collect();
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn unclosed_text_is_an_error_with_its_place() {
-        let source = Source { file: "a.sql" };
+        let source = Source { file: "a.sql", functions: FunctionRegistry::none() };
         let error = source.statements("SELECT 1;\n SELECT 'abc").unwrap_err();
         assert_eq!(error.place().map(|p| (p.line, p.column)), Some((2, 9)));
     }

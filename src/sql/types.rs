@@ -96,9 +96,8 @@ pub(super) fn from_ast(data_type: &ast::DataType, source: Source<'_>, span: Span
     }
     // Its text is the type's Flink form: one grammar for both places.
     let text = data_type.to_string();
-    let mut tokens = Source { file: source.file }
-        .statements(&text)
-        .map_err(|_| source.error(span, format!("{text} is not a type of Flink")))?;
+    let mut tokens =
+        source.statements(&text).map_err(|_| source.error(span, format!("{text} is not a type of Flink")))?;
     let Some(mut statement) = tokens.pop() else { return Err(source.error(span, "a type is missing")) };
     for token in &mut statement.tokens {
         token.span = span;
@@ -248,7 +247,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Written> {
-        let source = Source { file: "t.sql" };
+        let source = Source { file: "t.sql", functions: crate::engine::functions::FunctionRegistry::none() };
         parse(&mut source.statements(text)?[0].parser(), source)
     }
 

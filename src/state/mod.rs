@@ -3,3 +3,4 @@
 pub mod accumulator;
 pub mod keys;
 pub mod partial;
+pub mod user;

@@ -7,6 +7,7 @@ mod cli;
 mod dice;
 mod disks;
 mod failing;
+mod functions;
 mod fuzz;
 mod golden;
 mod history;

@@ -18,19 +18,22 @@ struct Bytes {
     held: usize,
 }
 
-pub(super) fn build(function: AggregateFunction, argument: &DataType) -> Result<Box<dyn Accumulator>> {
+pub(super) fn build(function: &AggregateFunction, argument: &DataType) -> Result<Box<dyn Accumulator>> {
     use AggregateFunction::{FirstValue, LastValue, Max, Min};
     match function {
-        Min | Max | FirstValue | LastValue => {
-            Ok(Box::new(Bytes { keeps: function, text: *argument == DataType::Utf8, kept: Vec::new(), held: 0 }))
-        }
+        Min | Max | FirstValue | LastValue => Ok(Box::new(Bytes {
+            keeps: function.clone(),
+            text: *argument == DataType::Utf8,
+            kept: Vec::new(),
+            held: 0,
+        })),
         other => Err(unsupported(other, argument)),
     }
 }
 
 /// True if a value takes the place of the one that is kept.
 #[inline]
-fn replaces(function: AggregateFunction, kept: &Kept, position: u64, value: &[u8]) -> bool {
+fn replaces(function: &AggregateFunction, kept: &Kept, position: u64, value: &[u8]) -> bool {
     let Some((old_position, old)) = kept else { return true };
     match function {
         AggregateFunction::Min => value < &**old,
@@ -43,7 +46,7 @@ fn replaces(function: AggregateFunction, kept: &Kept, position: u64, value: &[u8
 impl Bytes {
     fn offer(&mut self, slot: usize, position: u64, value: &[u8]) {
         let kept = &mut self.kept[slot];
-        if replaces(self.keeps, kept, position, value) {
+        if replaces(&self.keeps, kept, position, value) {
             self.held += value.len();
             self.held -= kept.as_ref().map_or(0, |(_, old)| old.len());
             *kept = Some((position, value.into()));

@@ -120,7 +120,7 @@ fn fixed<P: ArrowPrimitiveType, F: Fold<P>>(result: &DataType) -> Box<dyn Accumu
 }
 
 /// Aggregates of an integer type.
-pub(super) fn integer<P: ArrowPrimitiveType>(f: AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>>
+pub(super) fn integer<P: ArrowPrimitiveType>(f: &AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>>
 where
     AverageInteger: Mean<P>,
 {
@@ -132,7 +132,7 @@ where
 }
 
 /// Aggregates of a floating-point type.
-pub(super) fn float<P: ArrowPrimitiveType>(f: AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>>
+pub(super) fn float<P: ArrowPrimitiveType>(f: &AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>>
 where
     AverageFloat: Mean<P>,
 {
@@ -144,7 +144,7 @@ where
 }
 
 /// Aggregates that need no arithmetic.
-pub(super) fn ordered<P: ArrowPrimitiveType>(f: AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>> {
+pub(super) fn ordered<P: ArrowPrimitiveType>(f: &AggregateFunction, result: &DataType) -> Result<Box<dyn Accumulator>> {
     match f {
         AggregateFunction::Min => Ok(fixed::<P, Min>(result)),
         AggregateFunction::Max => Ok(fixed::<P, Max>(result)),
@@ -155,7 +155,7 @@ pub(super) fn ordered<P: ArrowPrimitiveType>(f: AggregateFunction, result: &Data
 }
 
 /// Aggregates of BOOLEAN, folded as 0 and 1.
-pub(super) fn boolean(f: AggregateFunction) -> Result<Box<dyn Accumulator>> {
+pub(super) fn boolean(f: &AggregateFunction) -> Result<Box<dyn Accumulator>> {
     ordered::<UInt8Type>(f, &DataType::Boolean).map_err(|_| unsupported(f, &DataType::Boolean))
 }
 

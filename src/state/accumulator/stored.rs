@@ -18,7 +18,7 @@ pub const LAYOUT: &str = "kappa.layout";
 const COUNT_MAX: i64 = 1 << 48;
 
 /// Says of each field by which layout it is written.
-pub(super) fn layout(name: &str, version: u32, fields: Vec<Field>) -> Vec<Field> {
+pub(in crate::state) fn layout(name: &str, version: u32, fields: Vec<Field>) -> Vec<Field> {
     let metadata = HashMap::from([(LAYOUT.to_owned(), format!("{name} {version}"))]);
     fields.into_iter().map(|field| field.with_metadata(metadata.clone())).collect()
 }
@@ -50,7 +50,7 @@ fn same_type(a: &Field, b: &Field) -> bool {
 }
 
 /// Checks saved columns against their fields, and that there is room for the slots.
-pub(super) fn check(fields: &[Field], slots: &[u32], room: usize, state: &[ArrayRef]) -> Result<()> {
+pub(in crate::state) fn check(fields: &[Field], slots: &[u32], room: usize, state: &[ArrayRef]) -> Result<()> {
     if fields.len() != state.len() {
         return Err(Error::damage(format!("saved state has {} columns, not {}", state.len(), fields.len())));
     }
@@ -94,6 +94,16 @@ pub(super) fn counts(column: &ArrayRef) -> Result<Vec<i64>> {
     }
 }
 
+/// Numbers of values that belong to one slot: also their sum is one that a log can hold.
+pub(super) fn counts_of_one(column: &ArrayRef) -> Result<Vec<i64>> {
+    let counts = counts(column)?;
+    let total = counts.iter().fold(0, |total: i64, count| total.saturating_add(*count));
+    if total > COUNT_MAX {
+        return Err(Error::damage(format!("saved state has counted {total} values")));
+    }
+    Ok(counts)
+}
+
 /// Checks that a value is there exactly where its position is.
 pub(super) fn check_pairs(positions: &dyn Array, values: &dyn Array) -> Result<()> {
     match (0..positions.len()).all(|row| positions.is_null(row) == values.is_null(row)) {
@@ -119,7 +129,7 @@ pub(super) fn item(data_type: &DataType, nullable: bool) -> Field {
 }
 
 /// Checks that so many bytes or values fit into one column of lists, texts or bytes.
-pub(super) fn check_size(total: usize, what: &str) -> Result<()> {
+pub(in crate::state) fn check_size(total: usize, what: &str) -> Result<()> {
     match i32::try_from(total) {
         Ok(_) => Ok(()),
         Err(_) => Err(Error::input(format!("{what} of {total} bytes or values do not fit into one batch (2 GiB)"))

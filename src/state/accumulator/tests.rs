@@ -13,8 +13,13 @@ use std::sync::Arc;
 
 fn spec(function: AggregateFunction, distinct: bool, values: &ArrayRef) -> AggregateSpec {
     let argument = values.data_type().clone();
-    let result = match (function, &argument) {
-        (AggregateFunction::Count, _) => DataType::Int64,
+    let result = match (&function, &argument) {
+        (AggregateFunction::Count | AggregateFunction::ApproxCountDistinct, _) => DataType::Int64,
+        (AggregateFunction::ArrayAgg { .. }, item) => DataType::new_list(item.clone(), true),
+        (Percentile { array: true, .. } | ApproxPercentile { array: true, .. }, _) => {
+            DataType::new_list(DataType::Float64, true)
+        }
+        (Percentile { .. } | ApproxPercentile { .. }, _) => DataType::Float64,
         (AggregateFunction::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
         (AggregateFunction::Avg, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, (*scale).max(6)),
         _ => argument.clone(),
@@ -42,8 +47,8 @@ fn show(array: &ArrayRef) -> String {
 }
 
 fn check(function: AggregateFunction, values: &ArrayRef, expected: &str) {
-    let result = one(function, false, values);
-    assert_eq!(result.data_type(), &spec(function, false, values).result);
+    let result = one(function.clone(), false, values);
+    assert_eq!(result.data_type(), &spec(function.clone(), false, values).result);
     assert_eq!(show(&result), expected, "{function:?} of {values:?}");
 }
 
@@ -51,12 +56,26 @@ fn decimal(values: Vec<Option<i128>>, scale: i8) -> ArrayRef {
     Arc::new(Decimal128Array::from(values).with_precision_and_scale(38, scale).expect("valid"))
 }
 
-use AggregateFunction::{Avg, Count, FirstValue, LastValue, Max, Min, Sum};
-const ALL: [AggregateFunction; 7] = [Count, Sum, Min, Max, Avg, FirstValue, LastValue];
+use AggregateFunction::{
+    ApproxCountDistinct, ApproxPercentile, ArrayAgg, Avg, Count, FirstValue, LastValue, ListAgg, Max, Min, Percentile,
+    Sum,
+};
 
 /// Every aggregate.
 fn all() -> Vec<AggregateFunction> {
-    ALL.to_vec()
+    let mut all = vec![Count, Sum, Min, Max, Avg, FirstValue, LastValue, ApproxCountDistinct];
+    all.extend([true, false].map(|keep_nulls| ArrayAgg { keep_nulls }));
+    all.extend(["", ", "].map(|separator| ListAgg { separator: separator.into() }));
+    for (parts, array) in [(&[0.5][..], false), (&[0.0, 0.9, 1.0], true)] {
+        let fractions = fractions(parts);
+        all.push(Percentile { fractions: Arc::clone(&fractions), array });
+        all.push(ApproxPercentile { fractions, array });
+    }
+    all
+}
+
+fn fractions(parts: &[f64]) -> Arc<[Fraction]> {
+    parts.iter().map(|part| Fraction::new(*part).expect("from 0 to 1")).collect()
 }
 
 #[test]
@@ -124,13 +143,13 @@ fn nothing_is_null_and_counts_zero() {
     let nulls: ArrayRef = Arc::new(Int64Array::from(vec![None, None]));
     let texts: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>]));
     let decimals = decimal(vec![None], 2);
-    for function in ALL {
+    for function in all().into_iter().filter(|function| *function != (ArrayAgg { keep_nulls: true })) {
         for values in [&nulls, &texts, &decimals] {
-            if let Ok(mut accumulator) = build(&spec(function, false, values)) {
+            if let Ok(mut accumulator) = build(&spec(function.clone(), false, values)) {
                 accumulator.grow(1);
                 add(&mut *accumulator, values, &[0, 0], 0..values.len());
                 let result = accumulator.results(&[0]).expect("a result");
-                assert_eq!(result.is_null(0), function != Count, "{function:?}");
+                assert_eq!(result.is_null(0), function.is_nullable(), "{function:?}");
             }
         }
     }
@@ -171,6 +190,51 @@ fn what_makes_no_sense_is_refused() {
     assert!(build(&count).is_err());
 }
 
+#[test]
+fn arrays_and_texts_keep_the_order_of_arrival() {
+    let values: ArrayRef = Arc::new(Int32Array::from(vec![Some(3), None, Some(1), Some(3), None]));
+    check(ArrayAgg { keep_nulls: true }, &values, "[3, , 1, 3, ]");
+    check(ArrayAgg { keep_nulls: false }, &values, "[3, 1, 3]");
+    assert_eq!(show(&one(ArrayAgg { keep_nulls: true }, true, &values)), "[3, , 1]");
+    assert_eq!(show(&one(ArrayAgg { keep_nulls: false }, true, &values)), "[3, 1]");
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some(""), Some("b"), None, Some("a"), Some("b"), Some("")]));
+    check(ListAgg { separator: "-".into() }, &texts, "-b-a-b-");
+    assert_eq!(show(&one(ListAgg { separator: "-".into() }, true, &texts)), "-b-a");
+    check(ArrayAgg { keep_nulls: true }, &texts, "[, b, , a, b, ]");
+    let nulls: ArrayRef = Arc::new(Int64Array::from(vec![None, None]));
+    check(ArrayAgg { keep_nulls: true }, &nulls, "[, ]");
+}
+
+#[test]
+fn percentiles() {
+    let doubles = |values: Vec<Option<f64>>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let values = doubles(vec![Some(4.0), Some(1.0), None, Some(3.0), Some(10.0)]);
+    let exact = |part: f64| Percentile { fractions: fractions(&[part]), array: false };
+    for (part, expected) in [(0.0, "1.0"), (0.5, "3.5"), (0.25, "2.5"), (1.0, "10.0")] {
+        check(exact(part), &values, expected);
+    }
+    check(Percentile { fractions: fractions(&[1.0, 0.5]), array: true }, &values, "[10.0, 3.5]");
+    let odd = doubles(vec![Some(f64::NAN), Some(f64::INFINITY), Some(0.0), Some(-0.0)]);
+    check(exact(0.0), &odd, "-0.0");
+    check(exact(1.0), &odd, "NaN");
+    let many = doubles((0..10_000).map(|n| Some(f64::from(n).powi(3) - 1e9)).collect());
+    for part in [0.0, 0.01, 0.1, 0.5, 0.9, 0.999, 1.0] {
+        let near = ApproxPercentile { fractions: fractions(&[part]), array: false };
+        let got = one(near, false, &many).as_primitive::<Float64Type>().value(0);
+        let at = ((10_000.0 * part).ceil() - 1.0).max(0.0);
+        let right = at.powi(3) - 1e9;
+        assert!((got - right).abs() <= right.abs() / 128.0, "{got} for {right}");
+    }
+}
+
+#[test]
+fn approximate_counts_see_values_not_rows() {
+    let values: ArrayRef = Arc::new((0..40_000).map(|n| (n % 7 != 0).then_some(n % 4_000)).collect::<Int64Array>());
+    let count = one(ApproxCountDistinct, false, &values).as_primitive::<Int64Type>().value(0);
+    assert!((3_850..4_150).contains(&count), "{count}");
+    assert_eq!(&one(ApproxCountDistinct, true, &values), &one(ApproxCountDistinct, false, &values));
+}
+
 fn arrays() -> impl Strategy<Value = ArrayRef> {
     let numbers = prop::collection::vec(prop::option::of(-4i64..5), 1..24);
     (numbers, 0usize..6).prop_map(|(numbers, kind)| -> ArrayRef {
@@ -189,9 +253,9 @@ fn arrays() -> impl Strategy<Value = ArrayRef> {
 proptest! {
     /// Small whole numbers: also floats add up exactly, so every way of adding must give the same.
     #[test]
-    fn slices_and_slots_add_up(values in arrays(), function in prop::sample::select(ALL.to_vec()),
+    fn slices_and_slots_add_up(values in arrays(), function in prop::sample::select(all()),
                                distinct in any::<bool>(), cut in 0usize..24) {
-        let spec = spec(function, distinct, &values);
+        let spec = spec(function.clone(), distinct, &values);
         prop_assume!(build(&spec).is_ok());
         let expected = one(function, distinct, &values);
         let cut = cut.min(values.len());
