@@ -111,6 +111,28 @@ fn registered_functions_work_in_every_window() {
 }
 
 #[test]
+fn no_aggregate_shows_how_records_were_cut() {
+    for window in WINDOWS {
+        let query = format!(
+            "SELECT page, window_end, STDDEV_POP(CAST(ms AS DOUBLE) / 7) AS a, VAR_SAMP(ms) AS b, ARRAY_AGG(ms) AS c,
+               ARRAY_AGG(DISTINCT ms IGNORE NULLS) AS d, LISTAGG(DISTINCT CAST(ms AS STRING), '/') AS e,
+               PERCENTILE(ms, ARRAY[0.1, 0.5]) AS f, APPROX_PERCENTILE(ms, 0.9) AS g, APPROX_COUNT_DISTINCT(ms) AS h,
+               BOOL_AND(ms < 45) AS i, BOOL_OR(ms < 3) FILTER (WHERE ms > 1) AS j, AVG(CAST(ms AS DOUBLE) / 3) AS k
+             FROM TABLE({window}) GROUP BY window_start, window_end, page;"
+        );
+        let mut seen = Vec::new();
+        for (cut, threads) in [(200, 1), (7, 2), (1, 1)] {
+            let (log, job) = (filled(cut), plan(&query, FunctionRegistry::none()));
+            run(&log, &job, threads);
+            seen.push(output(&log, &job));
+        }
+        assert!(seen[0][0].1.len() > 10, "{window}");
+        assert_eq!(seen[0], seen[1], "{window}: cut in frames of 7, on two threads");
+        assert_eq!(seen[0], seen[2], "{window}: cut in single records");
+    }
+}
+
+#[test]
 fn a_function_that_counts_its_calls_is_named() {
     let calls = Arc::new(AtomicI64::new(0));
     let mut functions = functions();

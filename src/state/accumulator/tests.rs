@@ -20,6 +20,7 @@ fn spec(function: AggregateFunction, distinct: bool, values: &ArrayRef) -> Aggre
             DataType::new_list(DataType::Float64, true)
         }
         (Percentile { .. } | ApproxPercentile { .. }, _) => DataType::Float64,
+        (AggregateFunction::User(user), _) => user.result.clone(),
         (AggregateFunction::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
         (AggregateFunction::Avg, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, (*scale).max(6)),
         _ => argument.clone(),

@@ -1,6 +1,7 @@
 //! What is saved and loaded again goes on as if nothing had been, bit for bit; what is not state is refused.
 
 use super::*;
+use crate::state::user::{Aggregate, UserAggregate};
 use arrow::array::{UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::datatypes::Field;
@@ -62,11 +63,56 @@ fn columns() -> Vec<ArrayRef> {
     ]
 }
 
+/// A user's aggregate whose state grows, and in which the order of values and of merges shows.
+struct Chain;
+
+impl Aggregate for Chain {
+    type Input = Option<String>;
+    type State = (u64, Vec<Option<String>>);
+    type Output = Option<String>;
+
+    fn accumulate(&self, (count, texts): &mut Self::State, value: Option<&str>) {
+        *count += 1;
+        texts.push(value.map(str::to_owned));
+    }
+
+    fn merge(&self, (count, texts): &mut Self::State, (more, later): &Self::State) {
+        *count = *count * 10 + more;
+        texts.extend_from_slice(later);
+    }
+
+    fn finish(&self, (count, texts): &Self::State) -> Option<String> {
+        (*count > 0).then(|| format!("{count} {texts:?}"))
+    }
+}
+
+fn chain() -> AggregateFunction {
+    AggregateFunction::User(UserAggregate::new("CHAIN", "1", Chain))
+}
+
+#[test]
+fn states_of_users_that_cannot_be_read_are_refused() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+    let mut accumulator = fresh(&spec(chain(), false, &texts));
+    add(&mut *accumulator, &texts, &[0, 0], 0..2);
+    let good = accumulator.save(&[0]).expect("saved")[0].as_binary::<i32>().value(0).to_vec();
+    let mut load = |bytes: &[u8]| {
+        let column: ArrayRef = Arc::new(BinaryArray::from(vec![bytes]));
+        accumulator.load(&[1], &[column]).map_err(|error| error.message().to_owned())
+    };
+    assert_eq!(load(&good), Ok(()));
+    for cut in 0..good.len() {
+        assert!(load(&good[..cut]).is_err(), "cut at {cut}");
+    }
+    assert!(load(&[&good[..], &[0]].concat()).expect_err("refused").contains("goes on behind its end"));
+    assert!(load(&[0, 253, 255, 255, 255, 255, 255, 255, 255, 127]).is_err(), "a length that no state has");
+}
+
 /// Every aggregate over every column, with and without DISTINCT, where it is defined.
 fn cases() -> Vec<(AggregateSpec, ArrayRef)> {
     let mut cases = Vec::new();
     for values in columns() {
-        for function in all() {
+        for function in all().into_iter().chain([chain()]) {
             for distinct in [false, true] {
                 let spec = spec(function.clone(), distinct, &values);
                 if build(&spec).is_ok() {
