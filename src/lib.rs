@@ -11,6 +11,7 @@ pub mod engine;
 pub mod env;
 pub mod error;
 pub mod format;
+pub mod generate;
 pub mod job;
 pub mod log;
 pub mod metrics;

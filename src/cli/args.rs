@@ -9,6 +9,7 @@ const EXAMPLES: &str = "\
 Examples:
   kappa run job.sql                         run a SQL job: files to their end, topics until Ctrl-C
   kappa produce visits events.jsonl --format json --key user --time ts
+  kappa generate web-events --topic visits  a million made-up events
   kappa run job.sql --bounded               up to the end that the log has now
   kappa replay job.sql --from 2026-01-01 --as v2
   kappa verify job.sql                      recompute and compare with what the run wrote
@@ -59,6 +60,9 @@ pub(super) enum Command {
     Produce(Produce),
     /// Read records of a topic
     Consume(Consume),
+    /// Make up events: visits of a web site, or Nexmark's auctions
+    #[command(subcommand)]
+    Generate(Generate),
     /// List, show, move and delete consumer groups
     Group {
         #[command(flatten)]
@@ -303,6 +307,86 @@ pub(super) struct Writing {
     pub disk_floor: Option<String>,
 }
 
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  kappa generate web-events --topic visits --events 1000000 --disorder 5s --late 0.01
+  kappa generate web-events --out events.jsonl
+  kappa generate nexmark --topic nexmark --events 1000000 --group 1000
+  kappa generate nexmark --topic nexmark --rate 10000";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Generate {
+    /// Visits of users who come for a while and go again, with disorder, late records and silent partitions as asked
+    #[command(after_help = GENERATE_EXAMPLES)]
+    WebEvents {
+        #[command(flatten)]
+        target: Target,
+        /// Events in a second of event time
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        events_per_second: u32,
+        /// Users; each comes for 10 minutes and stays away for 35
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        users: u32,
+        /// Records lie behind the newest ones by up to this
+        #[arg(long, value_name = "DURATION", default_value = "0s")]
+        disorder: String,
+        /// Share of records (0 to 1) that lie further behind than --disorder
+        #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+        late: f64,
+        /// By up to so much more
+        #[arg(long, value_name = "DURATION", default_value = "10m")]
+        late_by: String,
+        /// Share of records (0 to 1) with a timestamp a century ahead
+        #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+        future: f64,
+        /// So many of the partitions get records of the first minute only
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        silent: u32,
+    },
+    /// People, auctions and bids of the Nexmark benchmark, as rows of its Flink table
+    #[command(after_help = GENERATE_EXAMPLES)]
+    Nexmark {
+        #[command(flatten)]
+        target: Target,
+        /// Events in a second of event time
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        events_per_second: u32,
+        /// Shuffle events in groups of so many
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        group: u32,
+    },
+}
+
+/// Where events go, how many, and how fast.
+#[derive(Debug, ClapArgs)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("where").args(["topic", "out"]).required(true))]
+pub(super) struct Target {
+    /// Into this topic; created if missing
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Into a new file, one JSON object a line, or to stdout (-)
+    #[arg(long, value_name = "FILE|-")]
+    pub out: Option<PathBuf>,
+    /// How many [default: without end with --rate, else 1000000]
+    #[arg(long, value_name = "N")]
+    pub events: Option<u64>,
+    /// The same seed and options give the same bytes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Events a second of real time [default: as fast as they are taken]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    /// Event time of the first event: a date, a time, or ms since the epoch
+    #[arg(long, value_name = "TIME", default_value = "2026-01-01")]
+    pub start: String,
+    /// Partitions of the topic [default: 1, or those that it has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub partitions: Option<u32>,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Group {
     /// List all groups
@@ -384,6 +468,21 @@ pub(super) struct Repair {
     pub show: Show,
 }
 
+/// Queries of the Nexmark benchmark that Kappa has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum NexmarkQuery {
+    Q0,
+    Q1,
+    Q2,
+    Q5,
+    Q7,
+    Q11,
+    Q12,
+    Q14,
+    Q21,
+    Q22,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
     /// Durable appends of 1 KiB records by pipelining producers, beside a bare loop of write and fdatasync
@@ -454,6 +553,24 @@ pub(super) enum Bench {
         /// Distinct keys
         #[arg(long, default_value_t = 10_000)]
         keys: u32,
+        /// Threads of the engine
+        #[arg(long, default_value_t = 1)]
+        threads: u16,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
+    /// Nexmark's queries q0, q1, q2, q5, q7, q11, q12, q14, q21, q22, from the journal and from history
+    Nexmark {
+        /// Rounds; each runs every query from both places
+        #[arg(long, default_value_t = 9)]
+        rounds: u32,
+        /// Events
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+        events: u64,
+        /// Only these, such as q0,q11 [default: all that run]
+        #[arg(long, value_enum, value_delimiter = ',')]
+        queries: Option<Vec<NexmarkQuery>>,
         /// Threads of the engine
         #[arg(long, default_value_t = 1)]
         threads: u16,

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod consume;
+mod generate;
 mod group;
 mod inspect;
 mod printer;
@@ -88,6 +89,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),
         Command::Consume(command) => consume::run(&env, &common, command),
+        Command::Generate(command) => generate::run(&env, &common, command),
         Command::Group { show, command } => group::run(&env, &common, &Printer::new(&show), command),
         Command::Inspect(command) => inspect::run(&env, &common, command),
         Command::Repair(command) => repair::run(&env, &common, command),

@@ -2,6 +2,7 @@
 
 pub mod file_sink;
 pub mod file_source;
+pub mod generated;
 pub mod interrupt;
 
 use crate::env::{Disk, DiskFile, OpenMode};

@@ -9,6 +9,7 @@ mod disks;
 mod failing;
 mod functions;
 mod fuzz;
+mod generate;
 mod golden;
 mod history;
 mod kill;

@@ -2,6 +2,7 @@
 
 mod append;
 mod consume;
+mod nexmark;
 mod replay;
 mod restart;
 mod seek;
@@ -24,6 +25,10 @@ pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status
         Bench::Consume { rounds, millions, consumers, seconds, dir } => {
             let setup = consume::Setup { rounds, events: u64::from(millions) * 1_000_000, consumers, seconds };
             in_folder(env, &dir, |dir| consume::run(env, printer, &setup, dir))?;
+        }
+        Bench::Nexmark { rounds, events, queries, threads, dir } => {
+            let setup = nexmark::Setup { rounds, events, queries, threads: usize::from(threads) };
+            in_folder(env, &dir, |dir| nexmark::run(env, printer, &setup, dir))?;
         }
         Bench::Replay { rounds, millions, keys, threads, dir } => {
             let setup =

@@ -1,0 +1,34 @@
+-- Nexmark q21. Adds a number of the channel: known ones by name, the others from the URL.
+
+CREATE TABLE nexmark (
+    event_type INT,
+    person  ROW<id BIGINT, name STRING, emailAddress STRING, creditCard STRING, city STRING, state STRING,
+                `dateTime` TIMESTAMP(3), extra STRING>,
+    auction ROW<id BIGINT, itemName STRING, description STRING, initialBid BIGINT, reserve BIGINT,
+                `dateTime` TIMESTAMP(3), expires TIMESTAMP(3), seller BIGINT, category BIGINT, extra STRING>,
+    bid     ROW<auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING,
+                `dateTime` TIMESTAMP(3), extra STRING>,
+    `dateTime` AS CASE WHEN event_type = 0 THEN person.`dateTime`
+                     WHEN event_type = 1 THEN auction.`dateTime`
+                     ELSE bid.`dateTime` END,
+    WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND
+) WITH ('connector' = 'kafka', 'topic' = 'nexmark', 'scan.startup.mode' = 'earliest-offset', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
+
+CREATE VIEW bid AS
+SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, `dateTime`, bid.extra
+FROM nexmark WHERE event_type = 2;
+
+CREATE TABLE q21 (
+    auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, channel_id STRING
+) WITH ('connector' = 'kafka', 'topic' = 'q21', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
+
+INSERT INTO q21
+SELECT auction, bidder, price, channel,
+       CASE WHEN LOWER(channel) = 'apple' THEN '0'
+            WHEN LOWER(channel) = 'google' THEN '1'
+            WHEN LOWER(channel) = 'facebook' THEN '2'
+            WHEN LOWER(channel) = 'baidu' THEN '3'
+            ELSE REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) END AS channel_id
+FROM bid
+WHERE REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) IS NOT NULL
+   OR LOWER(channel) IN ('apple', 'google', 'facebook', 'baidu');
