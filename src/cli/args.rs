@@ -49,6 +49,8 @@ pub(super) enum Command {
     Replay(Replay),
     /// Recompute a job and compare with what its run wrote
     Verify(Verify),
+    /// Count what each delay of the watermark would drop, and recommend one
+    PlanLateness(PlanLateness),
     /// Create, change, list, describe, trim and delete topics
     Topic {
         #[command(flatten)]
@@ -178,6 +180,22 @@ pub(super) struct Verify {
     /// Threads of the engine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Reads what the log holds for the job's sources and writes nothing. Without --delays those are tried that the records ask for.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  kappa plan-lateness job.sql --delays 0s,5s,1m,1h --may-drop 0.001")]
+pub(super) struct PlanLateness {
+    /// The SQL file
+    pub file: PathBuf,
+    /// Delays to try
+    #[arg(long, value_name = "DURATION,..", value_delimiter = ',')]
+    pub delays: Option<Vec<String>>,
+    /// Recommend the shortest delay that drops at most this share (0 to 1) of the records
+    #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
+    pub may_drop: f64,
     #[command(flatten)]
     pub show: Show,
 }

@@ -6,6 +6,7 @@ mod consume;
 mod generate;
 mod group;
 mod inspect;
+mod plan_lateness;
 mod printer;
 mod produce;
 mod progress;
@@ -86,6 +87,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Run(command) => run::run(&env, &common, functions, command),
         Command::Replay(command) => run::replay(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
+        Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),
         Command::Consume(command) => consume::run(&env, &common, command),

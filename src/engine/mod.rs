@@ -104,10 +104,17 @@ impl Rowtimes {
 
     /// Row of the batch and rowtime in ms of each record that decodes and has one.
     pub fn of(&self, batch: &LogBatch) -> Result<Vec<(u32, i64)>> {
+        Ok(self.with_watermarks(batch)?.into_iter().map(|(row, rowtime, _)| (row, rowtime)).collect())
+    }
+
+    /// The same with the watermark in ms that the record moves its partition to; [`BEFORE_ALL`](crate::time::watermark::BEFORE_ALL) if
+    /// it moves nothing.
+    pub fn with_watermarks(&self, batch: &LogBatch) -> Result<Vec<(u32, i64, i64)>> {
         let (mut found, mut first) = (Vec::new(), 0);
         for chunk in chunk::chunks(vec![batch.clone()], true)? {
             let rows = self.reader.read(chunk)?;
-            found.extend(rows.rowtimes(self.column)?.into_iter().map(|(row, rowtime)| (row + first, rowtime)));
+            let times = rows.rowtimes(self.column)?.into_iter().zip(&rows.watermarks);
+            found.extend(times.map(|((row, rowtime), watermark)| (row + first, rowtime, *watermark)));
             first += u32::try_from(rows.chunk.len()).map_err(|_| Error::internal("a batch of 4 billion records"))?;
         }
         Ok(found)

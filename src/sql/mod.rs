@@ -65,7 +65,7 @@ mod windowed;
 mod tests;
 
 use crate::engine::functions::FunctionRegistry;
-use crate::engine::plan::JobPlan;
+use crate::engine::plan::{Expr, JobPlan};
 use crate::env;
 use crate::error::{Error, Result};
 use arrow::datatypes::{FieldRef, Schema};
@@ -96,6 +96,17 @@ pub fn plan_with(file_name: &str, text: &str, functions: &FunctionRegistry) -> R
     let source = text::Source { file: file_name, functions };
     let planned = env::thread::with_stack("plan", STACK, || file::plan(source, text));
     planned.map_err(|cause| Error::io("cannot start a thread to plan", Path::new(file_name), cause))?
+}
+
+/// What `WATERMARK FOR column AS column - INTERVAL ..` of so many ms means for a TIMESTAMP column of a row.
+///
+/// # Errors
+/// `Internal` if the column is no timestamp.
+pub fn watermark_behind(row: &Schema, column: usize, behind_ms: i64) -> Result<Expr> {
+    let field = row.field(column);
+    let time = expr::Typed::column(field.name(), column, field.data_type().clone(), field.is_nullable());
+    let behind = expr::Typed::literal(interval::Interval::Millis(behind_ms).scalar());
+    arithmetic::minus(time, behind).map(|watermark| watermark.expr).map_err(Error::internal)
 }
 
 /// The columns of a schema as Flink writes them: `a BIGINT, b STRING NOT NULL`.

@@ -13,6 +13,7 @@ mod generate;
 mod golden;
 mod history;
 mod kill;
+mod lateness;
 mod laws;
 mod ledger;
 mod linear;

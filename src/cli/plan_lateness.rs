@@ -1,0 +1,83 @@
+//! `kappa plan-lateness`: what each delay of the watermark would drop, and which one to take.
+
+use super::args::{Common, PlanLateness};
+use super::printer::Printer;
+use super::progress::Progress;
+use super::units::{format_duration_us, parse_duration_us};
+use super::{Status, load_job, open_log, talk};
+use crate::engine::Counters;
+use crate::engine::functions::FunctionRegistry;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::job::{self, Behind, BoundCount, Observer};
+use crate::types::Position;
+use serde_json::{Value, json};
+
+/// Longest delay that can be tried: ten years.
+const DELAY_MAX_US: i64 = 3_653 * 86_400_000_000;
+
+struct Watch(Progress);
+
+impl Observer for Watch {
+    fn on_progress(&mut self, position: Position, _: Option<Position>, _: &Counters) {
+        self.0.at(position.0);
+    }
+}
+
+pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: PlanLateness) -> Result<Status> {
+    if !(0.0..=1.0).contains(&args.may_drop) {
+        return Err(Error::input(format!("--may-drop {}: a share lies between 0 and 1", args.may_drop)));
+    }
+    let delays = args.delays.as_deref().map(|delays| delays.iter().map(|text| delay_ms(text)).collect()).transpose()?;
+    let delays: Option<Vec<i64>> = delays;
+    let job = load_job(env, functions, &args.file, None)?;
+    let printer = Printer::new(&args.show);
+    let log = open_log(env, common)?;
+    let mut watch = Watch(Progress::new("counting", Some(log.durable_end().0), "positions"));
+    let plan = job::plan_lateness(&log, &job, delays.as_deref(), args.may_drop, &mut watch)?;
+    drop(watch);
+    plan.sources.iter().for_each(tell);
+    printer.table(
+        &["output", "delay", "delay_ms", "declared", "dropped", "dropped_share", "revisions", "recommended"],
+        &plan.bounds.iter().map(row).collect::<Vec<_>>(),
+    )?;
+    log.close()?;
+    Ok(Status::Done)
+}
+
+fn delay_ms(text: &str) -> Result<i64> {
+    match parse_duration_us(text).map_err(|e| e.context("--delays"))? {
+        us @ 0..=DELAY_MAX_US => Ok(us / 1000),
+        _ => Err(Error::input(format!("--delays {text}: at most ten years"))),
+    }
+}
+
+fn duration(ms: i64) -> String {
+    format_duration_us(ms.saturating_mul(1000))
+}
+
+fn tell(behind: &Behind) {
+    let shares =
+        behind.shares.iter().map(|(share, ms)| format!("{} % of them at most {}", share * 100.0, duration(*ms)));
+    let declared =
+        behind.declared_ms.map_or_else(|| "various delays".to_owned(), |ms| format!("a delay of {}", duration(ms)));
+    talk(&format!(
+        "'{}' declares {declared}; its {} records lie behind the newest of their partition: {}",
+        behind.table,
+        behind.records,
+        shares.collect::<Vec<_>>().join(", ")
+    ));
+}
+
+fn row(bound: &BoundCount) -> Vec<Value> {
+    vec![
+        json!(bound.output),
+        json!(duration(bound.delay_ms)),
+        json!(bound.delay_ms),
+        json!(bound.is_declared),
+        json!(bound.dropped),
+        json!((bound.share * 1e6).round() / 1e6),
+        json!(bound.revisions),
+        json!(bound.is_recommended),
+    ]
+}
