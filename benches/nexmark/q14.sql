@@ -10,10 +10,13 @@ CREATE TABLE nexmark (
     bid     ROW<auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING,
                 `dateTime` TIMESTAMP(3), extra STRING>,
     `dateTime` AS CASE WHEN event_type = 0 THEN person.`dateTime`
-                     WHEN event_type = 1 THEN auction.`dateTime`
-                     ELSE bid.`dateTime` END,
+                       WHEN event_type = 1 THEN auction.`dateTime`
+                       ELSE bid.`dateTime` END,
     WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND
-) WITH ('connector' = 'kafka', 'topic' = 'nexmark', 'scan.startup.mode' = 'earliest-offset', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
+) WITH (
+    'connector' = 'kafka', 'topic' = 'nexmark', 'properties.bootstrap.servers' = 'localhost:9092',
+    'scan.startup.mode' = 'earliest-offset', 'format' = 'json'
+);
 
 CREATE VIEW bid AS
 SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, `dateTime`, bid.extra

@@ -140,3 +140,20 @@ fn nexmark_in_another_order_gives_the_same_windows() {
         assert!(answers.iter().all(|rows| !rows.is_empty() && *rows == answers[0]), "{query} depends on the order");
     }
 }
+
+#[test]
+fn nexmark_is_measured() {
+    let place = Place::new();
+    let bench = ["bench", "nexmark", "--events", "1000", "--rounds", "3", "--dir", "bench", "--format", "json"];
+    let text = place.ok(&[&bench[..], &["--queries", "q0,q11"]].concat());
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let places: Vec<_> = rows.iter().map(|row| (row["query"].as_str(), row["from"].as_str())).collect();
+    let from = |query| [(Some(query), Some("journal")), (Some(query), Some("history"))];
+    assert_eq!(places, [from("q0"), from("q11")].concat());
+    for row in &rows {
+        assert!(row["min"].as_f64() <= row["median"].as_f64() && row["rounds"] == 3, "{row}");
+    }
+    assert_eq!((&rows[0]["rows_out"], &rows[1]["rows_out"]), (&920.into(), &920.into()));
+    assert!(rows[2]["rows_out"] != 0 && rows[2]["rows_out"] == rows[3]["rows_out"], "{text}");
+    assert!(!place.path("bench").exists(), "its folder is removed");
+}
