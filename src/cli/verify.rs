@@ -54,33 +54,82 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         .collect();
     printer.table(&["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"], &rows)?;
     let status = if report.is_equal() { Status::Done } else { Status::Differs };
-    report.differences.iter().for_each(|difference| show(difference, &report.functions));
-    for function in &report.functions {
-        if let Some(answers) = &function.unstable {
-            let CalledFunction { output, name, version, .. } = function;
-            talk(&format!(
-                "function {name} (version {version}) of '{output}' gives different answers to the same input: {answers}"
-            ));
-        }
+    for line in report.differences.iter().flat_map(|difference| difference_lines(difference, &report.functions)) {
+        talk(&line);
     }
+    report.functions.iter().filter_map(unstable_line).for_each(|line| talk(&line));
     log.close()?;
     Ok(status)
 }
 
-/// The first difference of an output, on stderr.
-fn show(difference: &Difference, functions: &[CalledFunction]) {
+/// The first difference of an output, and what may be the cause.
+fn difference_lines(difference: &Difference, functions: &[CalledFunction]) -> Vec<String> {
     let window = difference
         .window_end_ms
         .and_then(DateTime::from_timestamp_millis)
         .map_or_else(String::new, |end| format!(", window ending at {}", end.format("%Y-%m-%dT%H:%M:%S%.fZ")));
     let key = difference.key.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
-    talk(&format!("'{}' differs first at row {}{window}{key}: {}", difference.output, difference.row, difference.what));
+    let mut lines = vec![format!(
+        "'{}' differs first at row {}{window}{key}: {}",
+        difference.output, difference.row, difference.what
+    )];
     for (what, value) in [("recorded  ", &difference.recorded), ("recomputed", &difference.recomputed)] {
-        talk(&format!("  {what}: {}", value.as_deref().unwrap_or("(no such row)")));
+        lines.push(format!("  {what}: {}", value.as_deref().unwrap_or("(no such row)")));
     }
     let called = functions.iter().filter(|function| function.output == difference.output);
     let called: Vec<_> = called.map(|function| format!("{} (version {})", function.name, function.version)).collect();
     if !called.is_empty() {
-        talk(&format!("  it is computed with the functions {}", called.join(", ")));
+        lines.push(format!("  it is computed with the functions {}", called.join(", ")));
+    }
+    lines
+}
+
+/// What a function did that it must not, if it did.
+fn unstable_line(function: &CalledFunction) -> Option<String> {
+    let CalledFunction { output, name, version, unstable } = function;
+    let answers = unstable.as_ref()?;
+    Some(format!(
+        "function {name} (version {version}) of '{output}' gives different answers to the same input: {answers}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_where_they_may_be_the_cause() {
+        let function = |output: &str, name: &str, unstable: Option<&str>| CalledFunction {
+            output: output.to_owned(),
+            name: name.to_owned(),
+            version: "7".to_owned(),
+            unstable: unstable.map(str::to_owned),
+        };
+        let functions =
+            [function("a", "F", None), function("a", "G", Some("G(1) gave 2, then 3")), function("b", "H", None)];
+        let difference = Difference {
+            output: "a".to_owned(),
+            row: 5,
+            window_end_ms: Some(60_000),
+            key: Some("k".to_owned()),
+            what: "value".to_owned(),
+            recomputed: Some("2".to_owned()),
+            recorded: None,
+        };
+        assert_eq!(
+            difference_lines(&difference, &functions),
+            [
+                "'a' differs first at row 5, window ending at 1970-01-01T00:01:00Z, key k: value",
+                "  recorded  : (no such row)",
+                "  recomputed: 2",
+                "  it is computed with the functions F (version 7), G (version 7)",
+            ]
+        );
+        assert_eq!(difference_lines(&difference, &functions[2..]).len(), 3);
+        let named: Vec<String> = functions.iter().filter_map(unstable_line).collect();
+        assert_eq!(
+            named,
+            ["function G (version 7) of 'a' gives different answers to the same input: G(1) gave 2, then 3"]
+        );
     }
 }

@@ -64,10 +64,10 @@ impl Accumulator for Distinct {
     }
 
     fn update(&mut self, update: &Update<'_>) {
-        let keys = self.codec.encode(std::slice::from_ref(update.argument()));
+        let keys = update.keys(&self.codec);
         let (mut slots, mut rows) = (Vec::new(), Vec::new());
-        update.each(|slot, row| {
-            let value = keys.get(row);
+        update.each_numbered(|n, slot, row| {
+            let value = keys.get(n);
             if Self::insert(&mut self.seen[slot], xxh64(value, 0), value) {
                 slots.push(u32::try_from(slot).expect("slots are u32"));
                 rows.push(u32::try_from(row).expect("rows are u32"));

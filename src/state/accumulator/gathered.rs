@@ -3,7 +3,7 @@
 use super::{Accumulator, Update, same, stored, two};
 use crate::codec::xxh64;
 use crate::error::{Error, Result};
-use crate::state::keys::{KeyCodec, KeyRows, KeyTable};
+use crate::state::keys::{KeyCodec, KeyTable};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
@@ -118,13 +118,11 @@ impl Accumulator for Gathered {
     }
 
     fn update(&mut self, update: &Update<'_>) {
-        let keys: KeyRows = self.codec.encode(std::slice::from_ref(update.argument()));
+        let keys = update.keys(&self.codec);
         if self.keep_nulls {
-            for (slot, row) in update.slots.iter().zip(update.rows) {
-                self.push(*slot as usize, keys.get(*row as usize));
-            }
+            update.slots.iter().enumerate().for_each(|(n, slot)| self.push(*slot as usize, keys.get(n)));
         } else {
-            update.each(|slot, row| self.push(slot, keys.get(row)));
+            update.each_numbered(|n, slot, _| self.push(slot, keys.get(n)));
         }
     }
 

@@ -19,9 +19,11 @@ mod tests;
 pub use quantile::Fraction;
 pub use stored::{LAYOUT, check_layout};
 
+use super::keys::{KeyCodec, KeyRows};
 use super::user::UserAggregate;
 use crate::error::{Error, Result};
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     Time32MillisecondType, TimeUnit, TimestampMillisecondType,
@@ -133,6 +135,26 @@ impl<'a> Update<'a> {
         self.positions.get(row).copied().unwrap_or(0)
     }
 
+    /// The canonical bytes of the argument, of these rows only: a batch may hold the rows of many slices.
+    fn keys(&self, codec: &KeyCodec) -> Keys<'a> {
+        let (values, rows) = (self.argument(), self.rows);
+        if rows.len() == values.len() || *values.data_type() == DataType::Utf8 {
+            return Keys { keys: codec.encode(std::slice::from_ref(values)), rows: Some(rows) };
+        }
+        let picked = take(&**values, &UInt32Array::from(rows.to_vec()), None).expect("rows are those of the argument");
+        Keys { keys: codec.encode(&[picked]), rows: None }
+    }
+
+    /// Number (from 0), slot and row of each row whose argument is not null, in order.
+    fn each_numbered(&self, mut work: impl FnMut(usize, usize, usize)) {
+        let nulls = self.values.and_then(|values| values.logical_nulls());
+        for (n, (slot, row)) in self.slots.iter().zip(self.rows).enumerate() {
+            if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row as usize)) {
+                work(n, *slot as usize, *row as usize);
+            }
+        }
+    }
+
     /// Slot and row of each row whose argument is not null, in order.
     #[inline]
     fn each(&self, mut work: impl FnMut(usize, usize)) {
@@ -141,6 +163,20 @@ impl<'a> Update<'a> {
             None => pairs.for_each(|(slot, row)| work(slot, row)),
             Some(nulls) => pairs.filter(|(_, row)| nulls.is_valid(*row)).for_each(|(slot, row)| work(slot, row)),
         }
+    }
+}
+
+/// Canonical bytes of the rows of an update.
+struct Keys<'a> {
+    keys: KeyRows,
+    /// `None`: the keys are those of the update's rows alone.
+    rows: Option<&'a [u32]>,
+}
+
+impl Keys<'_> {
+    /// Those of the update's row number `n`.
+    fn get(&self, n: usize) -> &[u8] {
+        self.keys.get(self.rows.map_or(n, |rows| rows[n] as usize))
     }
 }
 

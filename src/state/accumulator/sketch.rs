@@ -195,8 +195,8 @@ impl Accumulator for Sketches {
     }
 
     fn update(&mut self, update: &Update<'_>) {
-        let keys = self.codec.encode(std::slice::from_ref(update.argument()));
-        update.each(|slot, row| self.slot(slot).insert(xxh64(keys.get(row), 0)));
+        let keys = update.keys(&self.codec);
+        update.each_numbered(|n, slot, _| self.slot(slot).insert(xxh64(keys.get(n), 0)));
     }
 
     fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
