@@ -56,9 +56,19 @@ fn duration(ms: i64) -> String {
     format_duration_us(ms.saturating_mul(1000))
 }
 
+/// A distance for people: it is rounded already.
+fn rough(ms: i64) -> String {
+    match ms {
+        ..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        60_000..3_600_000 => format!("{:.1} min", ms as f64 / 6e4),
+        3_600_000..172_800_000 => format!("{:.1} h", ms as f64 / 3.6e6),
+        _ => format!("{:.1} days", ms as f64 / 8.64e7),
+    }
+}
+
 fn tell(behind: &Behind) {
-    let shares =
-        behind.shares.iter().map(|(share, ms)| format!("{} % of them at most {}", share * 100.0, duration(*ms)));
+    let shares = behind.shares.iter().map(|(share, ms)| format!("{} % of them at most {}", share * 100.0, rough(*ms)));
     let declared =
         behind.declared_ms.map_or_else(|| "various delays".to_owned(), |ms| format!("a delay of {}", duration(ms)));
     talk(&format!(
