@@ -21,6 +21,7 @@ mod linear;
 mod mutate;
 mod power;
 mod readers;
+mod sizes;
 mod sudden;
 mod tidy;
 mod util;
