@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod sql;
 pub mod state;
+pub mod stream;
 pub mod time;
 pub mod types;
 pub mod window;

@@ -38,6 +38,13 @@ pub struct Job {
     pub version: Option<String>,
 }
 
+impl From<crate::stream::StreamJob> for Job {
+    fn from(job: crate::stream::StreamJob) -> Job {
+        let (plan, name) = job.into_parts();
+        Job { plan: std::sync::Arc::new(plan), name, version: None }
+    }
+}
+
 impl Job {
     /// Topic of an output, with the version ending; `None` for a blackhole.
     pub fn output_topic(&self, output: &OutputPlan) -> Option<String> {

@@ -312,6 +312,41 @@ impl Binder<'_> {
     }
 }
 
+/// A call that was not written as text, with the checks and the result type of one that was.
+pub(super) fn call(
+    function: AggregateFunction,
+    argument: Option<Typed>,
+    distinct: bool,
+    name: &str,
+) -> Result<AggregateCall, String> {
+    let called = called_as(&function);
+    let sql_name = NAMES.iter().find(|(_, known)| *known == called).map_or(name, |(name, _)| *name);
+    let argument = argument.map(|typed| coerce(&called, sql_name, typed)).transpose()?;
+    let argument_type = argument.as_ref().map_or(DataType::Null, |typed| typed.data_type.clone());
+    let field = Arc::new(Field::new(name, result_type(&function, &argument_type), function.is_nullable()));
+    let argument = argument.map(|typed| typed.expr);
+    Ok(AggregateCall { function, argument, argument_type, distinct, filter: None, field })
+}
+
+/// The call that a function is computed for.
+fn called_as(function: &AggregateFunction) -> Called {
+    match function {
+        AggregateFunction::Count => Called::Count,
+        AggregateFunction::Sum => Called::Sum,
+        AggregateFunction::Min => Called::Min,
+        AggregateFunction::Max => Called::Max,
+        AggregateFunction::Avg => Called::Avg,
+        AggregateFunction::FirstValue => Called::FirstValue,
+        AggregateFunction::LastValue => Called::LastValue,
+        AggregateFunction::ApproxCountDistinct => Called::ApproxCountDistinct,
+        AggregateFunction::ArrayAgg { .. } => Called::ArrayAgg,
+        AggregateFunction::ListAgg { .. } => Called::ListAgg,
+        AggregateFunction::Percentile { .. } => Called::Percentile,
+        AggregateFunction::ApproxPercentile { .. } => Called::ApproxPercentile,
+        AggregateFunction::User(user) => Called::User(user.clone()),
+    }
+}
+
 /// An argument in the type that an aggregate takes; NULL constants get one.
 fn coerce(called: &Called, name: &str, typed: Typed) -> Result<Typed, String> {
     let nested = matches!(typed.data_type, DataType::Struct(_) | DataType::List(_) | DataType::Interval(_));

@@ -42,6 +42,7 @@ mod branch;
 mod call;
 mod cast;
 mod digest;
+pub(crate) mod direct;
 mod expr;
 mod file;
 mod functions;

@@ -58,7 +58,7 @@ pub(crate) fn input(seed: u64, rows: usize) -> Vec<Input> {
     made
 }
 
-fn open(sim: &Sim, dir: &str) -> Log {
+pub(crate) fn open(sim: &Sim, dir: &str) -> Log {
     Log::open(&sim.env(), Path::new(dir), LogOptions::default()).expect("the log opens")
 }
 
@@ -68,7 +68,7 @@ fn job(version: Option<&str>) -> Job {
 }
 
 /// Appends the input cut into frames of at most `cut` records; records of different append times never share a frame.
-fn append(log: &Log, sim: &Sim, input: &[Input], cut: usize) {
+pub(crate) fn append(log: &Log, sim: &Sim, input: &[Input], cut: usize) {
     let hits = match log.topic("hits") {
         Ok(topic) => topic,
         Err(_) => log.create_topic("hits", TopicConfig { partitions: 3, ..TopicConfig::default() }).expect("a topic"),

@@ -22,6 +22,7 @@ mod mutate;
 mod power;
 mod readers;
 mod sizes;
+mod stream;
 mod sudden;
 mod tidy;
 mod util;
