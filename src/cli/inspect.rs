@@ -83,6 +83,7 @@ fn verified(printer: &Printer, seen: &Inspection) -> Result<()> {
             FooterState::None => "none",
             FooterState::Damaged => "damaged",
             FooterState::FramesChanged => "intact, frames changed",
+            FooterState::LossAccepted => "intact, loss accepted",
         };
         let notes = [
             (file.in_history, "records are in history".to_owned()),

@@ -82,6 +82,8 @@ pub enum FooterState {
     Damaged,
     /// It is intact and the bytes in front of it are not what they were.
     FramesChanged,
+    /// The same, and what they were was accepted as lost.
+    LossAccepted,
 }
 
 /// A metadata snapshot.
@@ -346,6 +348,11 @@ impl Pass {
         seen.damage.retain(|damage| !is_in_history(damage, sealed.as_ref()) && !repair::covers(&seen.accepted, damage));
         name_offsets(&mut seen.damage, &topics);
         name_offsets(&mut seen.accepted, &topics);
+        for file in seen.files.iter_mut().filter(|file| file.footer == FooterState::FramesChanged) {
+            if seen.accepted.iter().any(|loss| loss.file == file.name) {
+                file.footer = FooterState::LossAccepted;
+            }
+        }
         seen.topics = all.iter().map(|topic| (topic.id().0, topic.name().to_owned(), topic.partitions())).collect();
         Ok(seen)
     }

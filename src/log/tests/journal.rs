@@ -305,6 +305,7 @@ fn an_accepted_loss_is_passed_and_listed_and_survives_every_power_cut() {
             } else {
                 assert_eq!(found, accepted.iter().map(|loss| loss.positions).collect::<Vec<_>>(), "{what}");
                 assert_eq!((seen.damage.len(), log.report().damage.len()), (0, 0), "{what}: {}", log.report());
+                assert!(seen.severity() < 2, "{what}: {:?}", seen.files);
             }
             assert_eq!(read_all(&log, &ids), rest, "{what}");
             assert_eq!(ids.map(|id| log.partition_ends(id).unwrap()), ends, "{what}");
