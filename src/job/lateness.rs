@@ -3,7 +3,7 @@
 use super::bounds;
 use super::parts;
 use super::{Job, Observer};
-use crate::engine::plan::{JobPlan, PipelinePlan, Step, TimeDomain, WindowKind};
+use crate::engine::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain, WindowKind};
 use crate::engine::{Engine, EngineOptions, OutputStream, Rowtimes};
 use crate::error::{Error, Result};
 use crate::log::records::LogBatch;
@@ -64,7 +64,8 @@ pub struct BoundCount {
     /// Their share of the records of the source.
     pub share: f64,
     /// If the delay stays as declared and what is beyond it becomes allowed lateness: results that would be sent after the first
-    /// one of their window. Known for tumbling windows only, where each record that comes in between sends one.
+    /// one of their window. Known for tumbling windows whose results are all sent (no HAVING): each record that comes in between sends
+    /// one.
     pub revisions: Option<u64>,
     /// The shortest delay that drops no more than asked.
     pub is_recommended: bool,
@@ -126,9 +127,8 @@ fn rows(
 ) -> Vec<BoundCount> {
     let dropped: Vec<u64> = counted.iter().map(|late| late.get(&output).copied().unwrap_or(0)).collect();
     let declared = source.declared_ms.and_then(|ms| delays.iter().position(|delay| *delay == ms));
-    let is_tumbling = plan.pipelines.iter().filter(|pipeline| pipeline.output == output).count() == 1
-        && pipeline.steps.iter().filter(|step| step.is_stateful()).count() == 1
-        && pipeline.aggregations().all(|window| matches!(window.kind, WindowKind::Tumble { .. }));
+    let is_alone = plan.pipelines.iter().filter(|pipeline| pipeline.output == output).count() == 1;
+    let is_one_each = is_alone && sends_one_result_a_record(pipeline);
     let records = source.records.max(1) as f64;
     let recommended = dropped.iter().position(|dropped| *dropped as f64 <= may_drop * records);
     let row = |(at, delay): (usize, &i64)| BoundCount {
@@ -138,11 +138,19 @@ fn rows(
         dropped: dropped[at],
         share: dropped[at] as f64 / records,
         revisions: declared
-            .filter(|declared| is_tumbling && at >= *declared)
+            .filter(|declared| is_one_each && at >= *declared)
             .map(|declared| dropped[declared].saturating_sub(dropped[at])),
         is_recommended: recommended == Some(at),
     };
     delays.iter().enumerate().map(row).collect()
+}
+
+/// Whether a record that changes a window that was sent sends exactly one result: it is in one window, and nothing behind that window
+/// can hold the result back.
+fn sends_one_result_a_record(pipeline: &PipelinePlan) -> bool {
+    let mut rest = pipeline.steps.iter().skip_while(|step| !step.is_stateful());
+    matches!(rest.next(), Some(Step::Aggregate(window)) if matches!(window.kind, WindowKind::Tumble { .. }))
+        && rest.all(|step| matches!(step, Step::Project { .. }))
 }
 
 /// Delays worth trying: none, the declared one, and what reaches shares of the records.
@@ -157,9 +165,10 @@ fn round_up(ms: i64) -> i64 {
     step.unwrap_or_else(|| ms.saturating_add(DAY_MS - 1) / DAY_MS * DAY_MS)
 }
 
-/// The plan with another delay of all watermarks.
+/// The plan with another delay of all watermarks, and without allowed lateness or early results: what is beyond the delay is dropped.
 fn with_delay(plan: &JobPlan, delay_ms: i64) -> Result<JobPlan> {
     let mut plan = plan.clone();
+    plan.pipelines.iter_mut().for_each(|pipeline| pipeline.emission = Emission::default());
     for source in &mut plan.sources {
         if let Some(event_time) = &mut source.event_time {
             event_time.watermark = sql::watermark_behind(&source.schema, event_time.rowtime, delay_ms)?;
@@ -320,6 +329,41 @@ mod tests {
             let rounded = bucket(distance);
             assert!(rounded >= distance && rounded - distance <= distance / 16, "{distance}: {rounded}");
         }
+    }
+
+    const TABLE: &str = "CREATE TABLE t (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND);";
+
+    fn job(settings: &str, window: &str, rest: &str) -> JobPlan {
+        let window = window.replace("$", "TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE");
+        let select = "SELECT window_start, k, n + 1 FROM (SELECT window_start, k, COUNT(*) AS n FROM TABLE(";
+        let text =
+            format!("{settings}{TABLE} {select}{window}) WHERE k <> '' GROUP BY window_start, window_end, k) {rest};");
+        sql::plan("t.sql", &text).unwrap_or_else(|e| panic!("{text}\n{e}"))
+    }
+
+    #[test]
+    fn revisions_are_known_where_every_record_sends_one() {
+        let is_known = |window, rest| sends_one_result_a_record(&job("", window, rest).pipelines[0]);
+        assert!(is_known("TUMBLE($)", ""), "filters before the window change nothing");
+        assert!(!is_known("TUMBLE($)", "WHERE n > 5"), "a result can be held back");
+        assert!(!is_known("HOP($, INTERVAL '2' MINUTE)", ""), "a record is in several windows");
+        assert!(!is_known("CUMULATE($, INTERVAL '2' MINUTE)", ""), "a record is in several windows");
+    }
+
+    #[test]
+    fn only_the_delay_decides_what_is_dropped() {
+        let settings = "SET 'table.exec.emit.allow-lateness' = '1 h';";
+        let plan = job(settings, "TUMBLE($)", "");
+        assert_eq!(plan.pipelines[0].emission.lateness_ms, 3_600_000);
+        let other = with_delay(&plan, 7_000).expect("a plan");
+        assert_eq!(other.pipelines[0].emission, Emission::default());
+        let delay = |plan: &JobPlan| plan.sources[0].event_time.as_ref().expect("a rowtime").watermark.to_string();
+        assert_ne!(delay(&other), delay(&plan));
+        assert_eq!(
+            delay(&with_delay(&plan, 2_000).expect("a plan")),
+            delay(&plan),
+            "the declared one is the same expression"
+        );
     }
 
     #[test]

@@ -57,6 +57,8 @@ fn the_plan_counts_what_runs_drop() {
     assert_eq!(six["revisions"].as_u64(), six["dropped"].as_u64().map(|dropped| 15_051 - dropped));
     let sessions: Vec<&Value> = rows.iter().filter(|row| row["output"] == "busy_periods").collect();
     assert!(sessions.iter().all(|row| row["revisions"].is_null()), "known for tumbling windows only: {sessions:?}");
+    let worst: Vec<&Value> = rows.iter().filter(|row| row["output"] == "select-1").collect();
+    assert!(worst.len() == 3 && worst.iter().all(|row| row["revisions"].is_null()), "HAVING holds back: {worst:?}");
 }
 
 #[test]
