@@ -9,7 +9,8 @@ use crate::connect::{file_sink, file_source};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::{OutputPlan, SinkKind};
 use crate::engine::{Counters, Engine, OutputStream};
-use crate::env::{Env, thread};
+use crate::env::Env;
+use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FormatSpec;
 use crate::format::framing::Framing;
@@ -156,6 +157,8 @@ fn execute(log: &Log, job: &Job, request: &Request, printer: &Printer, stop: &St
         talk(&format!("note: {note}"));
     }
     let mut watch = Watch::new(log, job, printer, stop, request.bounded);
+    // What feeds it has threads of its own by now, and the log too: they go first.
+    thread::enter(Class::Background);
     let report = job::run(log, job, request, &mut watch)?;
     watch.show_rows()?;
     watch.show_empty_tables()?;

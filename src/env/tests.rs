@@ -143,3 +143,23 @@ fn calls_fail_when_told_to_and_a_failed_sync_forgets() {
     assert_eq!(file.write_at(0, b"abcd").unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert_eq!(file.read_at(0, &mut bytes).unwrap(), 4);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_in_the_background_lets_others_go_first_and_they_stay_where_they_are() {
+    use thread::{Class, enter};
+    let nice = || rustix::process::nice(0).unwrap();
+    let before = nice();
+    let of = |class| {
+        let measured = move || {
+            enter(class);
+            (nice(), thread::spawn("child", nice).unwrap().join().unwrap())
+        };
+        thread::spawn("class", measured).unwrap().join().unwrap()
+    };
+    assert_eq!(of(Class::Foreground), (before, before));
+    let (background, child) = of(Class::Background);
+    assert!(background > before || before >= 15, "{background} after {before}");
+    assert_eq!(child, background);
+    assert_eq!(nice(), before);
+}

@@ -3,6 +3,31 @@
 use std::io;
 use std::thread::JoinHandle;
 
+/// How urgent what a thread does is. Threads that it starts do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for it: appends, and the threads that make them durable.
+    Foreground,
+    /// It takes as long as it takes: sealing, checking, and jobs that go through the past at full speed. On Linux the system lets
+    /// the others go first when there are too few cores for all.
+    Background,
+}
+
+/// By how much the others go first, in the system's steps: each is about a quarter of the share of a core.
+#[cfg(target_os = "linux")]
+const BACKGROUND_NICE: i32 = 5;
+
+/// Puts the calling thread into a class. There is no way back from [`Class::Background`]: the system does not allow it.
+pub fn enter(class: Class) {
+    #[cfg(target_os = "linux")]
+    if class == Class::Background {
+        // There, this concerns the calling thread alone. A system that refuses has threads of one class.
+        let _ = rustix::process::nice(BACKGROUND_NICE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = class;
+}
+
 /// Starts a named thread that the caller joins.
 #[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
 pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {

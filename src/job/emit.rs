@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, VecDeque};
 /// Streams of an output, in the order in which progress keeps them.
 pub const STREAMS: [OutputStream; 3] = [OutputStream::Main, OutputStream::Late, OutputStream::Rejected];
 
-/// Bytes of output in one frame, roughly.
-const FRAME_BYTES: usize = 1 << 20;
+/// Bytes of output in one frame, roughly: what the log lets share a sync with live appends.
+const FRAME_BYTES: usize = 224 << 10;
 
 /// Frames on their way at once.
-const IN_FLIGHT_MAX: usize = 8;
+const IN_FLIGHT_MAX: usize = 32;
 
 /// Output and stream of a row, by name, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +189,7 @@ impl<'a> Emitter<'a> {
             topics,
             meta,
             clock_floor,
+            background: true,
             ..AppendBatch::default()
         })?);
         while self.in_flight.len() > IN_FLIGHT_MAX {

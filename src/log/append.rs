@@ -25,6 +25,9 @@ pub struct AppendBatch {
     /// How the records are to be stored; `None`: as the log's options say. Batches that are merged into one frame share the
     /// strongest that any of them asked for, topic by topic.
     pub codec: Option<Codec>,
+    /// True for what can wait a little, such as results of a job that reads the past: other appends go before it, and while there
+    /// are any, about 256 KiB of it share each sync with them. Such batches keep their order among each other only.
+    pub background: bool,
 }
 
 /// The numbers of a batch's records: each producer counts the records it sends to each partition, from 0, up to `i32::MAX` and
@@ -104,6 +107,8 @@ pub(crate) struct Request {
     pub clock_floor: Option<AppendTime>,
     /// Bytes that it adds to a frame at most.
     pub bytes: usize,
+    /// Others go first.
+    pub background: bool,
 }
 
 impl Request {
@@ -123,6 +128,7 @@ impl Request {
             meta_bytes: Vec::new(),
             clock_floor: batch.clock_floor,
             bytes: FRAME_HEADER_LEN,
+            background: batch.background,
         };
         let numbered = batch.producer.is_some();
         for (id, columns) in batch.topics {

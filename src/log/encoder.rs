@@ -13,8 +13,9 @@ use crate::log::frame::header::{FRAME_HEADER_LEN, FRAMES_AT, FileHeader, FrameHe
 use crate::log::journal::new_salt;
 use crate::log::pending::Waiters;
 use crate::log::producers::{self, ProducerTable, Repeat, Verdict};
+use crate::log::queue::OpenGroup;
 use crate::log::recovery::GoOn;
-use crate::log::shared::{OpenGroup, Queue, Shared};
+use crate::log::shared::{Queue, Shared};
 use crate::log::writer::FailOnPanic;
 use crate::types::{AppendTime, FrameSeq, Offset, PartitionId, Position, TopicId};
 use std::collections::BTreeMap;
@@ -52,8 +53,8 @@ pub(crate) enum Reply {
 pub(crate) struct Issue {
     pub writes: Vec<FileWrite>,
     pub replies: Vec<Reply>,
-    /// Who waits; nobody for a mark.
-    pub waiters: Option<Waiters>,
+    /// Who waits, and for how many of the replies; nobody for a mark.
+    pub waiters: Vec<(Waiters, usize)>,
     pub queued_bytes: usize,
     /// To be durable before it is answered, whatever the mode.
     pub sync: bool,
@@ -108,7 +109,7 @@ pub(crate) struct Encoder {
 
 /// A request that goes into the frame at hand.
 struct Accepted {
-    /// Which of its group it is.
+    /// Which of the requests at hand it is.
     slot: usize,
     request: Request,
     /// For each entry of its topics.
@@ -116,7 +117,7 @@ struct Accepted {
 }
 
 enum Work {
-    Group(OpenGroup),
+    Groups(Vec<OpenGroup>),
     Mark,
     Rewind(Place),
     Done,
@@ -136,7 +137,7 @@ impl Encoder {
         let _guard = FailOnPanic(self.shared.clone());
         loop {
             let issue = match self.next_work() {
-                Work::Group(open) => self.encode_group(open),
+                Work::Groups(groups) => self.encode_groups(groups),
                 Work::Mark => self.encode_mark(),
                 Work::Rewind(place) => {
                     self.rewind(place);
@@ -162,16 +163,16 @@ impl Encoder {
                 return Work::Rewind(place);
             }
             if queue.issue.is_none() {
-                if let Some(open) = queue.groups.pop_front() {
+                if !queue.waiting.is_empty() {
                     self.spare = queue.spare.take().unwrap_or_default();
-                    return Work::Group(open);
+                    return Work::Groups(queue.waiting.take());
                 }
                 // What the writer has at hand may yet have to be undone.
                 if queue.closing && !queue.writing {
                     return if self.place.marked { Work::Done } else { Work::Mark };
                 }
             }
-            let quiet = |queue: &Queue| queue.issue.is_none() && !queue.writing && queue.groups.is_empty();
+            let quiet = |queue: &Queue| queue.issue.is_none() && !queue.writing && queue.waiting.is_empty();
             if self.place.marked || idle_us == 0 || !quiet(&queue) {
                 queue = self.shared.for_encoder.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -208,22 +209,26 @@ impl Encoder {
         let mut writes = Vec::new();
         self.encode_frame(&[], now, &mut writes);
         self.place.marked = true;
-        Issue { writes, replies: Vec::new(), waiters: None, queued_bytes: 0, sync: true }
+        Issue { writes, replies: Vec::new(), waiters: Vec::new(), queued_bytes: 0, sync: true }
     }
 
-    fn encode_group(&mut self, open: OpenGroup) -> Issue {
-        let mut issue = Issue {
-            writes: Vec::new(),
-            replies: open.requests.iter().map(|_| Reply::Ready(Err(crate::Error::internal("not answered")))).collect(),
-            waiters: Some(open.waiters),
-            queued_bytes: open.bytes,
-            sync: open.sync,
-        };
-        self.left_bytes = open.bytes;
+    fn encode_groups(&mut self, groups: Vec<OpenGroup>) -> Issue {
+        let mut issue =
+            Issue { writes: Vec::new(), replies: Vec::new(), waiters: Vec::new(), queued_bytes: 0, sync: false };
+        let mut requests = Vec::new();
+        for open in groups {
+            issue.waiters.push((open.waiters, open.requests.len()));
+            issue.queued_bytes += open.bytes;
+            issue.sync |= open.sync;
+            requests.extend(open.requests);
+        }
+        let unanswered = || Reply::Ready(Err(crate::Error::internal("not answered")));
+        issue.replies.resize_with(requests.len(), unanswered);
+        self.left_bytes = issue.queued_bytes;
         let mut now = None;
         let mut frame: Vec<Accepted> = Vec::new();
         let mut bytes = 0;
-        for (slot, request) in open.requests.into_iter().enumerate() {
+        for (slot, request) in requests.into_iter().enumerate() {
             match self.judge(&request) {
                 Verdict::Refused(error) => issue.replies[slot] = Reply::Ready(Err(error)),
                 Verdict::Repeat(repeat) => {

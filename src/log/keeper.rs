@@ -1,5 +1,6 @@
 //! What a log does by itself in the background, one task after the other on one thread, so that it can be done by hand too.
 
+use crate::env::thread::{Class, enter};
 use crate::error::{ErrorKind, Result};
 use crate::log::history::{rewrite, seal};
 use crate::log::scrub;
@@ -29,6 +30,7 @@ const REST: Duration = Duration::from_millis(50);
 
 /// Works until the log is closed or has failed.
 pub(crate) fn run(shared: &Arc<Shared>) {
+    enter(Class::Background);
     while !ended(shared) {
         let mut more = false;
         for (name, task) in TASKS {

@@ -1,11 +1,12 @@
 //! The log: one journal shared by all topics and partitions, one order, one writer.
 //!
-//! [`Log`] is the facade. Below it: [`frame`] is the format; `journal` the files; `shared` what the threads share; `encoder` and `writer`
+//! [`Log`] is the facade. Below it: [`frame`] is the format; `journal` the files; `shared` what the threads share; `queue` what waits; `encoder` and `writer`
 //! the way in, a thread each; `producers` who sent what, so that nothing is in twice; `space` room on the disk; `reopen` the way on after a failed sync; `scan`, `recovery` and `open` the way back after a crash (facts, decisions, acts);
 //! `index`, [`Reader`] and `seek` the way out; [`catalog`] the metadata; `keeper` what goes on in the background.
 
 mod admin;
 mod append;
+mod blank;
 pub mod catalog;
 pub mod columns;
 mod consumer;
@@ -23,6 +24,7 @@ mod pending;
 mod pieces;
 mod producer;
 mod producers;
+mod queue;
 mod range;
 mod reader;
 pub mod records;
@@ -86,6 +88,40 @@ pub struct ClockReading {
 }
 
 /// The log of one data folder. Clones share it; usable from many threads.
+///
+/// ```
+/// use kappa::env::Env;
+/// use kappa::log::records::{Partitioning, Record, RecordColumns};
+/// use kappa::log::{AppendBatch, Consumer, Log, LogOptions, SeekTarget, TopicChange, TopicConfig};
+/// use kappa::types::Position;
+///
+/// # fn main() -> kappa::Result<()> {
+/// let (env, _sim) = Env::sim(1); // Env::os() for the real disk
+/// let log = Log::open(&env, "/data".as_ref(), LogOptions::default())?;
+/// let flights = log.create_topic("flights", TopicConfig::default())?;
+/// log.alter_topic("flights", &[TopicChange::RetentionUs(Some(7 * 86_400_000_000))])?;
+///
+/// let mut rows = RecordColumns::default();
+/// for ms in [1_000, 3_000, 2_000] {
+///     let record = Record { timestamp_ms: Some(ms), key: None, value: Some(b"{}"), headers: &[] };
+///     rows.push(Partitioning::ByKey, &record);
+/// }
+/// let ack = log.append_wait(AppendBatch::records(flights.id(), rows))?;
+/// assert_eq!((ack.topics[0].first_position, ack.end), (Position(0), Position(3)));
+///
+/// let mut consumer = Consumer::new(&log, &flights, Some("readers"))?;
+/// consumer.seek(SeekTarget::TimestampMs(2_000))?;
+/// assert_eq!(consumer.poll(10)?.len(), 2);
+/// consumer.commit()?;
+/// assert_eq!(log.group_offsets("readers")?[0].offset.0, 3);
+///
+/// log.reset_group("readers", &flights, SeekTarget::Earliest)?;
+/// log.trim(flights.id(), Position(1))?;
+/// assert_eq!(log.partition_starts(flights.id())?[0].0, 1);
+/// log.delete_topic("flights")?;
+/// log.close()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,

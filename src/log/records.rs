@@ -3,6 +3,7 @@
 use crate::codec::{CodecError, Reader, put_block, put_varint};
 use crate::error::{Error, Result};
 use crate::format::FormatSpec;
+use crate::log::blank;
 use crate::types::{AppendTime, PartitionId, Position, TopicId};
 use arrow::array::{Array, AsArray as _, BinaryArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
@@ -210,10 +211,10 @@ impl LogBatch {
         }))
     }
 
-    /// Bytes of memory that it takes if it shares none of them.
+    /// Bytes of memory that it takes if it shares none of them but blank columns.
     pub(crate) fn memory(&self) -> usize {
-        let arrays: [&dyn Array; 4] = [&self.timestamps, &self.keys, &self.values, &self.headers];
-        let arrays: usize = arrays.iter().map(|array| array.get_array_memory_size()).sum();
+        let bytes: usize = [&self.keys, &self.values, &self.headers].into_iter().map(blank::memory_of_bytes).sum();
+        let arrays = bytes + blank::memory_of_timestamps(&self.timestamps);
         let decoded = self.decoded.as_ref().map_or(0, |decoded| decoded.columns.get_array_memory_size());
         28 * self.len() + arrays + decoded
     }

@@ -8,8 +8,9 @@ use crate::log::encoder::{Issue, Place};
 use crate::log::history::Sealer;
 use crate::log::index::Index;
 use crate::log::options::LogOptions;
-use crate::log::pending::{PendingAck, Waiters};
+use crate::log::pending::PendingAck;
 use crate::log::producers::ProducerTable;
+use crate::log::queue::Waiting;
 use crate::log::retention::Clocks;
 use crate::log::seek::Learned;
 use crate::log::space::{ROOM_HINT, Space};
@@ -23,26 +24,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
 
-/// Requests that wait and will be synced together.
-pub(crate) struct OpenGroup {
-    pub waiters: Waiters,
-    pub requests: Vec<Request>,
-    pub bytes: usize,
-    /// To be durable before it is answered, whatever the mode.
-    pub sync: bool,
-}
-
 fn unwritten(message: &str) -> String {
     format!("not written: an earlier write failed: {message}")
 }
 
-/// A group takes requests up to about this many bytes.
-pub(crate) const GROUP_BYTES: usize = 8 << 20;
-
 /// From `append` to the encoder to the writer.
 #[derive(Default)]
 pub(crate) struct Queue {
-    pub groups: VecDeque<OpenGroup>,
+    pub waiting: Waiting,
     pub bytes: usize,
     /// Encoded, waiting for the writer.
     pub issue: Option<Issue>,
@@ -193,20 +182,10 @@ impl Shared {
         queue.bytes == 0 || queue.bytes + bytes <= self.options.queue_bytes
     }
 
-    /// Puts a request into the newest group, or a new one.
+    /// Puts a request behind those that wait.
     pub fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, request: Request) -> PendingAck {
         queue.bytes += request.bytes;
-        let open = queue.groups.back().is_some_and(|open| open.bytes + request.bytes <= GROUP_BYTES);
-        if !open {
-            let waiters = Waiters::new();
-            queue.groups.push_back(OpenGroup { waiters, requests: Vec::new(), bytes: 0, sync: false });
-        }
-        let open = queue.groups.back_mut().expect("a group was just made sure of");
-        open.bytes += request.bytes;
-        // Nothing at all is a wish to have what is before it durable.
-        open.sync |= !request.meta.is_empty() || !request.has_records();
-        let ack = open.waiters.add(open.requests.len());
-        open.requests.push(request);
+        let ack = queue.waiting.add(request);
         // While an issue waits for the writer, it is the writer that wakes the encoder.
         let wake = queue.issue.is_none();
         drop(queue);
@@ -239,7 +218,7 @@ impl Shared {
         };
         queue.bytes = queue.bytes.saturating_sub(issue.queued_bytes);
         self.room_now(queue);
-        issue.waiters.into_iter().for_each(|waiters| waiters.failed(ErrorKind::Unavailable, &message, hint));
+        issue.waiters.into_iter().for_each(|(waiters, _)| waiters.failed(ErrorKind::Unavailable, &message, hint));
     }
 
     /// Waits a little if too many full journal files wait to be sealed.
@@ -257,11 +236,12 @@ impl Shared {
             let mut queue = self.queue();
             queue.failed.get_or_insert_with(|| message.to_owned());
             queue.bytes = 0;
-            (std::mem::take(&mut queue.groups), queue.issue.take())
+            (queue.waiting.take_all(), queue.issue.take())
         };
         let unwritten = unwritten(message);
-        let queued = groups.into_iter().map(|open| open.waiters);
-        for waiters in queued.chain(issue.and_then(|issue| issue.waiters)) {
+        let queued = groups.map(|open| open.waiters);
+        let issued = issue.into_iter().flat_map(|issue| issue.waiters).map(|(waiters, _)| waiters);
+        for waiters in queued.chain(issued) {
             waiters.failed(ErrorKind::Unavailable, &unwritten, None);
         }
         self.wake_all();

@@ -14,9 +14,10 @@ use crate::log::journal::{JournalFile, create_file, file_name};
 use crate::log::mutant::Mutant;
 use crate::log::options::Durability;
 use crate::log::pending::Waiters;
+use crate::log::queue::GROUP_BYTES;
 use crate::log::recovery::GoOn;
 use crate::log::repeat;
-use crate::log::shared::{GROUP_BYTES, Shared};
+use crate::log::shared::Shared;
 use crate::log::space::{ROOM_HINT, is_full, is_full_error};
 use crate::types::{AppendTime, FrameSeq, Offset};
 use std::collections::VecDeque;
@@ -191,8 +192,9 @@ impl Writer {
             return Err(cause);
         }
         self.make_room(queued_bytes, spare);
-        if let Some(waiters) = waiters {
-            waiters.answered(replies.into_iter().map(|reply| self.answer(reply)).collect());
+        let mut replies = replies.into_iter().map(|reply| self.answer(reply));
+        for (waiters, requests) in waiters {
+            waiters.answered(replies.by_ref().take(requests).collect());
         }
         Ok(())
     }
@@ -204,12 +206,12 @@ impl Writer {
         }
     }
 
-    fn answer_unknown(&self, waiters: Option<Waiters>, cause: &Error) {
+    fn answer_unknown(&self, waiters: Vec<(Waiters, usize)>, cause: &Error) {
         // First of all nothing more may be taken.
         self.shared.fail(cause.message());
         let message = format!("{}; the records may or may not be in the log", cause.message());
         let hint = "open the log again and look, or reopen it: then they are not in it";
-        waiters.into_iter().for_each(|waiters| waiters.failed(ErrorKind::Unknown, &message, Some(hint)));
+        waiters.into_iter().for_each(|(waiters, _)| waiters.failed(ErrorKind::Unknown, &message, Some(hint)));
     }
 
     /// Those who wait for room in the queue and the encoder can go on.
@@ -225,13 +227,13 @@ impl Writer {
     /// Tells a group that there was no room for it, and the encoder that it has to go back.
     fn refuse(&mut self, issue: Issue, cause: &Error) {
         let message = format!("not written: {}", cause.message());
-        let refused = |waiters: Option<Waiters>| {
-            waiters.into_iter().for_each(|w| w.failed(ErrorKind::Unavailable, &message, Some(ROOM_HINT)));
+        let refused = |waiters: Vec<(Waiters, usize)>| {
+            waiters.into_iter().for_each(|(w, _)| w.failed(ErrorKind::Unavailable, &message, Some(ROOM_HINT)));
         };
         let stale = {
             let mut queue = self.shared.queue();
             // A mark for which there is no room is not tried again.
-            let marked = self.good.place.marked || issue.waiters.is_none();
+            let marked = self.good.place.marked || issue.waiters.is_empty();
             queue.rewind = Some(Place { marked, ..self.good.place });
             queue.issue.take()
         };
@@ -402,6 +404,7 @@ impl Writer {
         }
         if unsynced.iter().flat_map(|group| &group.frames).any(|(begun, _)| begun.is_some()) {
             self.shared.sealer.note_unsealed(self.shared.index(|index| index.unsealed()));
+            self.shared.for_keeper.notify_one();
         }
         let mut metas = Vec::new();
         let mut state = self.shared.state();

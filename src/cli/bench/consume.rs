@@ -5,7 +5,8 @@ use super::replay::{Events, generate, open, replay_until};
 use super::{Series, anonymous_mib, show, timed};
 use crate::cli::printer::Printer;
 use crate::cli::progress::Progress;
-use crate::env::{Env, thread};
+use crate::env::Env;
+use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{Partitioning, Record, RecordColumns};
 use crate::log::{AppendBatch, Consumer, Log, TopicConfig};
@@ -117,7 +118,10 @@ fn append_round(env: &Env, log: &Log, live: TopicId, seconds: u32, replay: bool)
     let stop = Arc::new(AtomicBool::new(false));
     let replay = if replay {
         let (log, stop) = (log.clone(), Arc::clone(&stop));
-        Some(start(move || replay_until(&log, "one", &stop))?)
+        Some(start(move || {
+            thread::enter(Class::Background);
+            replay_until(&log, "one", &stop)
+        })?)
     } else {
         None
     };

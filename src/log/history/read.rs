@@ -7,13 +7,14 @@ use super::summary::{count_up, spread};
 use crate::codec::xxh64;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::used_schema;
+use crate::log::blank;
 use crate::log::catalog::{MetaRecord, MetaSpace};
 use crate::log::records::{DecodedValues, LogBatch, Projection, ValueColumns};
 use crate::types::TopicId;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt32Array,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Int32Type, Int64Type, Schema, TimestampMicrosecondType, TimestampMillisecondType,
@@ -111,7 +112,8 @@ impl HistoryFile {
         let own = own.into_iter().filter(|(_, read)| *read).map(|(own, _)| self.place(own));
         let places: BTreeSet<usize> = own.chain(fit.iter().flat_map(|(_, places)| places.iter().copied())).collect();
         let read = Read { columns: self.columns(group, &places)?, schema: self.schema(), rows };
-        let partitions = match partitions {
+        let partitions = match partitions.as_deref() {
+            Some([(0, _)]) => blank::zeros(rows),
             Some(runs) => spread(runs, rows).into(),
             None => ScalarBuffer::from(read.own::<Int32Type>(Own::Partition)?.into_inner()),
         };
@@ -119,7 +121,7 @@ impl HistoryFile {
             true => ScalarBuffer::from(dense_offsets(&partitions, &summary.extent)),
             false => ScalarBuffer::from(read.own::<Int64Type>(Own::Offset)?.into_inner()),
         };
-        let no_headers = || if projection.headers { empty_bytes(rows) } else { BinaryArray::new_null(rows) };
+        let no_headers = || if projection.headers { blank::empty_bytes(rows) } else { blank::null_bytes(rows) };
         let batch = LogBatch {
             topic: summary.topic,
             positions: match positions {
@@ -136,9 +138,9 @@ impl HistoryFile {
                 Some(runs) => known_timestamps(runs, rows),
                 None => read.timestamps()?,
             },
-            keys: read.bytes(Own::Key).unwrap_or_else(|| BinaryArray::new_null(rows)),
+            keys: read.bytes(Own::Key).unwrap_or_else(|| blank::null_bytes(rows)),
             headers: read.bytes(Own::Headers).unwrap_or_else(no_headers),
-            values: read.bytes(Own::Value).unwrap_or_else(|| BinaryArray::new_null(rows)),
+            values: read.bytes(Own::Value).unwrap_or_else(|| blank::null_bytes(rows)),
             decoded: fit.map(|(columns, places)| read.decoded(columns, &places)).transpose()?,
         };
         Ok(batch)
@@ -400,15 +402,11 @@ fn dense_offsets(partitions: &[u32], extent: &Extent) -> Vec<u64> {
 
 fn known_timestamps(runs: &[(Option<i64>, u32)], rows: usize) -> Int64Array {
     match runs {
-        [(None, _)] => Int64Array::new_null(rows),
+        [(None, _)] => blank::no_timestamps(rows),
         runs if runs.iter().all(|(value, _)| value.is_some()) => {
             let runs: Vec<(i64, u32)> = runs.iter().filter_map(|(value, count)| Some(((*value)?, *count))).collect();
             Int64Array::new(spread(&runs, rows).into(), None)
         }
         runs => spread(runs, rows).into_iter().collect(),
     }
-}
-
-fn empty_bytes(rows: usize) -> BinaryArray {
-    BinaryArray::new(OffsetBuffer::new_zeroed(rows), arrow::buffer::Buffer::from(Vec::<u8>::new()), None)
 }
