@@ -17,6 +17,8 @@ pub struct Counters {
     pub null_rowtime: u64,
     /// Records more than `max-future` ahead of their append time: they did not move the watermark.
     pub beyond_max_future: u64,
+    /// Rows in no window: they lie between windows that do not touch.
+    pub between_windows: u64,
     /// Windows that closed and were emitted.
     pub windows_closed: u64,
     /// Records written to the main stream, by output.

@@ -72,6 +72,7 @@ impl Lane {
             // No clock step falls due before the earliest one known now, or one timeout after the first of these rows.
             let due_us =
                 self.next_due().map_or(i64::MAX, |due| due.0).min(append_us.saturating_add(self.idle_timeout_us));
+            let due_us = self.pipelines.iter().map(|pipeline| pipeline.cut_after(append_us)).fold(due_us, i64::min);
             let count = match due_us {
                 i64::MAX => rows.rows.len() - from,
                 _ => rows.rows[from..].partition_point(|row| append_of(row) < due_us),
@@ -111,16 +112,23 @@ impl Lane {
     pub fn next_due(&self) -> Option<AppendTime> {
         let goal = self.pipelines.iter().filter_map(Pipeline::next_goal).min();
         let quiet = goal.and_then(|goal| self.watermark.quiet_due(goal));
-        self.watermark.idle_due().into_iter().chain(quiet).min()
+        let others = self.pipelines.iter().filter_map(Pipeline::next_due);
+        self.watermark.idle_due().into_iter().chain(quiet).chain(others).min()
     }
 
     /// Runs the clock steps due at or before `clock`, in order of their due times.
     pub fn step_to(&mut self, clock: AppendTime, emit: &mut Emit<'_>) -> Result<()> {
         while let Some(due) = self.next_due().filter(|due| *due <= clock) {
+            let quiet = self.watermark.clone();
             self.watermark.step(due);
             let watermark = self.watermark.current();
+            // On a quiet log the watermark goes on by itself, up to right before the goal; a partition that falls idle makes it jump.
+            let reached = |goal: i64| {
+                let before = if quiet.quiet_due(goal) == Some(due) { goal - 1 } else { quiet.current() };
+                (Cause::clock(due), before)
+            };
             for pipeline in &mut self.pipelines {
-                pipeline.close(watermark, &|_| Cause::clock(due), emit)?;
+                pipeline.step(due, watermark, &reached, emit)?;
             }
         }
         Ok(())
@@ -128,7 +136,8 @@ impl Lane {
 
     /// Closes all windows.
     pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(emit))
+        let watermark = self.watermark.current();
+        self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(watermark, emit))
     }
 
     /// Bytes of state held, roughly.

@@ -12,6 +12,7 @@ pub mod plan;
 mod segment;
 mod sink;
 mod source;
+mod stage;
 #[cfg(test)]
 mod tests;
 

@@ -30,9 +30,100 @@ impl Cause {
         Cause { time_us: due.0, rank: 0 }
     }
 
+    /// When it happened, by the append clock, in us.
+    pub fn time_us(self) -> i64 {
+        self.time_us
+    }
+
     /// A record.
     pub fn record(append_us: i64, position: u64) -> Cause {
         Cause { time_us: append_us, rank: position.saturating_add(1) }
+    }
+}
+
+/// When in the life of a window a result is emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Pane {
+    /// Before the window is complete.
+    Early,
+    /// When it is complete.
+    OnTime,
+    /// Again, for a record that came after that.
+    Late,
+}
+
+/// What a result does to the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Operation {
+    /// There was none.
+    Insert,
+    /// Takes its place.
+    Update,
+    /// Takes it back: its window is now another one.
+    Delete,
+}
+
+/// Why a window of records closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Reason {
+    /// It has as many records as it takes.
+    Count,
+    /// Its time is over.
+    Timeout,
+    /// The input has ended.
+    End,
+}
+
+impl Reason {
+    /// As users read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Count => "count",
+            Reason::Timeout => "timeout",
+            Reason::End => "end",
+        }
+    }
+}
+
+/// One emission of one window and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Firing {
+    /// 0 for the first one.
+    pub revision: u32,
+    /// When.
+    pub pane: Pane,
+    /// What it does.
+    pub operation: Operation,
+    /// Of windows of records.
+    pub reason: Option<Reason>,
+}
+
+impl Firing {
+    /// The only firing of a window that is emitted once.
+    pub const ONLY: Firing = Firing { revision: 0, pane: Pane::OnTime, operation: Operation::Insert, reason: None };
+
+    /// The firing with this number.
+    pub fn numbered(revision: u32, pane: Pane) -> Firing {
+        let operation = if revision == 0 { Operation::Insert } else { Operation::Update };
+        Firing { revision, pane, operation, reason: None }
+    }
+
+    /// Encoded headers.
+    pub fn headers(self) -> Vec<u8> {
+        let revision = self.revision.to_string();
+        let pane: &[u8] = match self.pane {
+            Pane::Early => b"early",
+            Pane::OnTime => b"on-time",
+            Pane::Late => b"late",
+        };
+        let operation: &[u8] = match self.operation {
+            Operation::Insert => b"insert",
+            Operation::Update => b"update",
+            Operation::Delete => b"delete",
+        };
+        let mut headers = vec![("revision", Some(revision.as_bytes())), ("pane", Some(pane)), ("op", Some(operation))];
+        headers.extend(self.reason.map(|reason| ("reason", Some(reason.name().as_bytes()))));
+        encoded(&headers)
     }
 }
 
@@ -210,11 +301,6 @@ impl Outputs {
     pub fn counts(&self, stream: OutputStream) -> Vec<u64> {
         self.counts.iter().map(|counts| counts[stream as usize]).collect()
     }
-}
-
-/// Headers of a record of windows on their first firing.
-pub(super) fn window_headers() -> Vec<u8> {
-    encoded(&[("revision", Some(b"0")), ("pane", Some(b"on-time")), ("op", Some(b"insert"))])
 }
 
 /// Headers of a record that passed through without a window.

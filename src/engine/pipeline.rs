@@ -1,26 +1,21 @@
-//! One pipeline: steps on source rows, the window aggregation if there is one, steps on its results, the sink.
+//! One pipeline: steps on source rows, windows, steps on their results, more windows, the sink.
+//!
+//! What the windows of one stage emit goes to the next one with what caused it. A stage closes its windows after it has taken all rows that the
+//! stage before emitted for the same reason. A nest with allowed lateness runs by a watermark that is behind by that much, so that
+//! its inner windows emit once; a single aggregation emits again instead.
 
 use super::Codecs;
 use super::counters::Counters;
-use super::eval;
-use super::operators::assign::{assign, beyond_time, rowtime_column, window_columns};
-use super::operators::filter_project::{filter, project};
-use super::operators::window_session::SessionWindows;
-use super::operators::window_slices::SliceWindows;
-use super::operators::{CauseOf, Closed, Missed, Rows, Taken, WindowOperator, WindowRows, WindowSpec};
+use super::operators::assign::{beyond_time, rowtime_column};
+use super::operators::{Course, Fired, Rows};
 use super::output::{Cause, Outputs};
-use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain, WindowKind, WindowPlan};
+use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain};
 use super::segment::Segment;
 use super::sink::Sink;
-use super::source::batch;
-use crate::error::{Error, Result};
-use crate::state::accumulator::{AggregateSpec, build};
-use crate::state::keys::KeyCodec;
-use crate::state::partial::Arguments;
-use crate::window::assign::Slicer;
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::concat;
-use arrow::datatypes::DataType;
+use super::stage::{Origins, Prepared, Stage, in_order, prepare, run};
+use crate::error::Result;
+use crate::types::{AppendTime, US_PER_MS};
+use arrow::array::Array;
 
 /// Rows of closed windows that are put into one batch, at least.
 const CLOSED_ROWS: usize = 32 * 1024;
@@ -28,25 +23,15 @@ const CLOSED_ROWS: usize = 32 * 1024;
 /// A pipeline and its state.
 pub(super) struct Pipeline {
     plan: PipelinePlan,
-    before: Vec<Prepared>,
-    after: Vec<Prepared>,
-    window: Option<Window>,
+    first: Vec<Prepared>,
+    stages: Vec<Stage>,
+    /// How far the pipeline's watermark is behind its source's.
+    behind_ms: i64,
+    /// Distance of the ticks that show what has changed.
+    tick_us: Option<i64>,
+    /// The next tick, if it has something to show.
+    tick_at: Option<AppendTime>,
     sink: Sink,
-}
-
-/// A step with what can be worked out once.
-enum Prepared {
-    Plain(Step),
-    Assign { slicer: Slicer, step: Step },
-}
-
-struct Window {
-    plan: WindowPlan,
-    operator: Box<dyn WindowOperator>,
-    /// Encodes the keys of incoming rows.
-    codec: KeyCodec,
-    /// Some aggregate looks at positions.
-    needs_positions: bool,
 }
 
 /// Where a pipeline's records and counts go.
@@ -57,14 +42,25 @@ pub(super) struct Emit<'a> {
     pub publish_from_ms: i64,
 }
 
+/// What brought a watermark to a goal, and the watermark before it.
+pub(super) type Reached<'a> = &'a (dyn Fn(i64) -> (Cause, i64) + Sync);
+
 impl Pipeline {
     pub fn new(plan: &JobPlan, index: usize, codecs: Codecs) -> Result<Pipeline> {
         let pipeline = &plan.pipelines[index];
-        let (before, window, after) = parts(pipeline)?;
+        let begin = pipeline.steps.iter().position(Step::is_stateful).unwrap_or(pipeline.steps.len());
+        let (first, rest) = pipeline.steps.split_at(begin);
+        let single = rest.iter().filter(|step| step.is_stateful()).count() == 1 && pipeline.aggregations().count() == 1;
+        let emission = if single { pipeline.emission } else { Emission::default() };
+        let stages = rest.chunk_by(|_, next| !next.is_stateful());
+        let stages: Vec<Stage> =
+            stages.map(|part| Stage::new(&part[0], &part[1..], pipeline.time, emission)).collect::<Result<_>>()?;
         Ok(Pipeline {
-            before: prepare(before)?,
-            after: prepare(after)?,
-            window: window.map(Window::new).transpose()?,
+            first: prepare(first)?,
+            behind_ms: if single || stages.is_empty() { 0 } else { pipeline.emission.lateness_ms.max(0) },
+            tick_us: emission.early_us.filter(|us| *us > 0),
+            tick_at: None,
+            stages,
             sink: Sink::new(plan, index, codecs)?,
             plan: pipeline.clone(),
         })
@@ -73,12 +69,11 @@ impl Pipeline {
     /// Takes the rows of a segment, and closes the windows that their watermark closes.
     pub fn take(&mut self, segment: &Segment<'_>, emit: &mut Emit<'_>) -> Result<()> {
         let mut rows = segment.to_rows();
-        steps(&self.before, &mut rows)?;
-        if self.window.is_none() {
+        run(&self.first, &mut rows)?;
+        if self.stages.is_empty() {
             self.pass(segment, &rows, emit)?;
         } else {
-            self.aggregate(segment, &mut rows, emit)?;
-            self.close(segment.after, &|goal| segment.reached(goal), emit)?;
+            self.windows(segment, &mut rows, emit)?;
         }
         emit.counters.null_rowtime += rows.null_rowtime;
         // A row with several windows can fail in each of them, but is rejected once.
@@ -107,223 +102,227 @@ impl Pipeline {
         Ok(())
     }
 
-    fn aggregate(&mut self, segment: &Segment<'_>, rows: &mut Rows, emit: &mut Emit<'_>) -> Result<()> {
-        let Some(window) = &self.window else { return Ok(()) };
-        let (input, origin) = window.input(segment, rows)?;
-        let (mut from, mut missed) = (0, Missed::default());
-        while let Some(window) = &mut self.window
-            && let Taken::CloseFirst { row, watermark } = window.operator.take(&input, from, &mut missed)?
-        {
-            self.close(watermark, &|goal| segment.reached(goal), emit)?;
-            from = row;
-        }
-        emit.counters.partly_late += missed.partly_late;
-        let Some(window) = &self.window else { return Ok(()) };
-        for row in missed.late {
-            let (row, windows) = (row as usize, window.operator.windows_of(input.rowtimes[row as usize]));
-            if windows.iter().any(|window| window.start >= emit.publish_from_ms) {
-                self.sink.late(segment, origin[row], input.before[row], &windows, emit);
+    fn windows(&mut self, segment: &Segment<'_>, rows: &mut Rows, emit: &mut Emit<'_>) -> Result<()> {
+        let behind = self.behind_ms;
+        let by_watermark = |goal: i64| {
+            let (cause, before) = segment.reached(goal.saturating_add(behind));
+            (cause, before.saturating_sub(behind))
+        };
+        let appended = |row: usize| segment.append_us(row);
+        match self.plan.time {
+            TimeDomain::Event if behind == 0 => {
+                self.taken(segment, segment.before, segment.after, &by_watermark, rows, emit)
+            }
+            TimeDomain::Event => {
+                let before: Vec<i64> = segment.before.iter().map(|w| w.saturating_sub(behind)).collect();
+                self.taken(segment, &before, segment.after.saturating_sub(behind), &by_watermark, rows, emit)
+            }
+            TimeDomain::Append => {
+                let before: Vec<i64> = (0..segment.before.len()).map(|row| appended_watermark(appended(row))).collect();
+                let after = before.last().copied().unwrap_or(i64::MIN);
+                self.taken(segment, &before, after, &reached_by_append_time, rows, emit)
             }
         }
-        for row in missed.beyond_time {
+    }
+
+    fn taken(
+        &mut self,
+        segment: &Segment<'_>,
+        before: &[i64],
+        after: i64,
+        reached: Reached<'_>,
+        rows: &mut Rows,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        let mut fired = Fired::default();
+        let stage = &mut self.stages[0];
+        let positions = |rows: &[u32]| segment.positions(rows);
+        let input = stage.input(rows, &Origins { before, positions: Some(&positions) })?;
+        let picked: Vec<u32> = (0u32..).take(rows.origin.len()).collect();
+        let course = Course { of_row: &|row| segment.cause(rows.origin[row as usize]), reached };
+        stage.operator.take(&input, &picked, &course, &mut fired)?;
+        // A record may stand in several rows, one for each of its windows: late is who came too late for all.
+        let late = std::mem::take(&mut fired.late);
+        for group in late.chunk_by(|a, b| rows.origin[*a as usize] == rows.origin[*b as usize]) {
+            let (origin, row) = (rows.origin[group[0] as usize], group[0] as usize);
+            if group.len() < rows.of_origin(origin) {
+                fired.partly_late += 1;
+                continue;
+            }
+            let windows = group.iter().flat_map(|row| stage.operator.windows_of(&input, *row as usize));
+            let windows: Vec<_> = windows.collect();
+            if windows.iter().any(|window| stage.clock.moment(window.start) >= emit.publish_from_ms) {
+                let watermark = input.before[row].saturating_add(self.behind_ms);
+                self.sink.late(segment, origin, watermark, &windows, emit);
+            }
+        }
+        for row in std::mem::take(&mut fired.beyond_time) {
             let row = row as usize;
-            rows.rejected.push((origin[row], beyond_time(input.rowtimes[row])));
+            rows.rejected.push((rows.origin[row], beyond_time(input.rowtimes[row])));
         }
-        Ok(())
+        let has_changed = self.tick_us.is_some() && stage.operator.has_changed();
+        if let Some(every) = self.tick_us.filter(|_| has_changed) {
+            self.tick_at.get_or_insert(next_tick(segment.append_us(0), every));
+        }
+        self.hand_on(0, fired, reached, emit)?;
+        self.close(after, reached, emit)
     }
 
-    /// Emits all windows that close at `watermark`.
-    pub fn close(&mut self, watermark: i64, cause_of: CauseOf<'_>, emit: &mut Emit<'_>) -> Result<()> {
-        let mut more = true;
-        while more && let Some(window) = &mut self.window {
-            let mut closed = Closed::default();
-            while more && closed.windows.len() < CLOSED_ROWS {
-                more = window.operator.close(watermark, cause_of, &mut closed)?;
+    /// Emits all windows that close at `watermark`, stage by stage.
+    fn close(&mut self, watermark: i64, reached: Reached<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        let course = Course { of_row: &|_| Cause::END, reached };
+        for stage in 0..self.stages.len() {
+            let mut more = true;
+            while more {
+                let mut fired = Fired::default();
+                while more && fired.len() < CLOSED_ROWS {
+                    more = self.stages[stage].operator.close(watermark, &course, &mut fired)?;
+                }
+                self.hand_on(stage, fired, reached, emit)?;
             }
-            self.emit_closed(closed, emit)?;
         }
         Ok(())
     }
 
-    fn emit_closed(&self, closed: Closed, emit: &mut Emit<'_>) -> Result<()> {
-        let Some(window) = self.window.as_ref().filter(|_| !closed.windows.is_empty()) else { return Ok(()) };
-        emit.counters.windows_closed += closed.count;
-        let count = closed.windows.len();
-        let mut columns = joined(&closed.keys)?;
-        columns.extend(joined(&closed.results)?);
-        columns.extend(window_columns(&closed.windows, &window.plan.schema)?);
-        let results = batch(&window.plan.schema, columns, count)?;
-        let origin = (0u32..).take(count).collect();
+    /// What a stage has emitted goes to the next one, or out.
+    fn hand_on(&mut self, stage: usize, fired: Fired, reached: Reached<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        emit.counters.windows_closed += fired.closed;
+        emit.counters.partly_late += fired.partly_late;
+        emit.counters.between_windows += fired.between;
+        if fired.len() == 0 {
+            return Ok(());
+        }
+        let results = self.stages[stage].results(&fired)?;
+        let origin = (0u32..).take(fired.len()).collect();
         let mut rows = Rows { batch: results.clone(), origin, rejected: Vec::new(), null_rowtime: 0 };
-        steps(&self.after, &mut rows)?;
-        let mut writer = self.sink.windows(&rows.batch, &results)?;
-        for (row, origin) in rows.origin.iter().enumerate() {
-            let origin = *origin as usize;
-            let window = closed.windows[origin];
-            if window.start >= emit.publish_from_ms {
-                writer.write_window(row, origin, closed.causes[origin], window.end - 1, emit);
+        let inner = stage + 1 < self.stages.len();
+        if let Some(order) = in_order(&fired).filter(|_| inner) {
+            rows.reorder(order)?;
+        }
+        self.stages[stage].pass_on(&mut rows)?;
+        if inner {
+            let mut next = Fired::default();
+            let following = &mut self.stages[stage + 1];
+            let input = following.input(&mut rows, &Origins { before: &fired.before, positions: None })?;
+            let picked: Vec<u32> = (0u32..).take(rows.origin.len()).collect();
+            let course = Course { of_row: &|row| fired.causes[rows.origin[row as usize] as usize], reached };
+            following.operator.take(&input, &picked, &course, &mut next)?;
+            self.hand_on(stage + 1, next, reached, emit)?;
+        } else {
+            let clock = self.stages[stage].clock;
+            let mut writer = self.sink.windows(&rows.batch, &results)?;
+            for (row, origin) in rows.origin.iter().enumerate() {
+                let origin = *origin as usize;
+                let window = fired.windows[origin];
+                if clock.moment(window.start) >= emit.publish_from_ms {
+                    let by = (fired.causes[origin], fired.firings[origin]);
+                    writer.write_window((row, origin), by, clock.moment(window.end.saturating_sub(1)), emit);
+                }
             }
         }
         for (origin, why) in rows.rejected {
             let origin = origin as usize;
-            self.sink.reject_window(closed.causes[origin], closed.windows[origin], &why, emit);
+            self.sink.reject_window(fired.causes[origin], fired.windows[origin], &why, emit);
         }
         Ok(())
     }
 
-    /// A watermark before which no window closes; `None`: none is open.
+    /// What the append clock brings at `due`, when the source's watermark goes to `watermark`.
+    pub fn step(&mut self, due: AppendTime, watermark: i64, reached: Reached<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        let behind = self.behind_ms;
+        let watermark = match self.plan.time {
+            TimeDomain::Event => {
+                let watermark = watermark.saturating_sub(behind);
+                let by_watermark = |goal: i64| {
+                    let (cause, before) = reached(goal.saturating_add(behind));
+                    (cause, before.saturating_sub(behind))
+                };
+                self.close(watermark, &by_watermark, emit)?;
+                watermark
+            }
+            TimeDomain::Append => {
+                let watermark = appended_watermark(due.0);
+                self.close(watermark, &reached_by_append_time, emit)?;
+                watermark
+            }
+        };
+        for stage in 0..self.stages.len() {
+            let mut fired = Fired::default();
+            self.stages[stage].operator.time_out(due, watermark, &mut fired)?;
+            self.hand_on(stage, fired, reached, emit)?;
+        }
+        if self.tick_at == Some(due) {
+            self.tick_at = None;
+            let mut fired = Fired::default();
+            if let Some(stage) = self.stages.first_mut() {
+                stage.operator.tick((Cause::clock(due), watermark), &mut fired)?;
+            }
+            self.hand_on(0, fired, reached, emit)?;
+        }
+        Ok(())
+    }
+
+    /// The source's watermark before which nothing closes; `None`: no window waits for it.
     pub fn next_goal(&self) -> Option<i64> {
-        self.window.as_ref().and_then(|window| window.operator.next_goal())
+        (self.plan.time == TimeDomain::Event).then(|| self.goal())?.map(|goal| goal.saturating_add(self.behind_ms))
+    }
+
+    fn goal(&self) -> Option<i64> {
+        self.stages.iter().filter_map(|stage| stage.operator.next_goal()).min()
+    }
+
+    /// When something is due by the append clock alone.
+    pub fn next_due(&self) -> Option<AppendTime> {
+        let closing = match self.plan.time {
+            TimeDomain::Event => None,
+            TimeDomain::Append => self.goal().map(due_of_goal),
+        };
+        let timeouts = self.stages.iter().filter_map(|stage| stage.operator.next_due());
+        timeouts.chain(closing).chain(self.tick_at).min()
+    }
+
+    /// Rows appended from here on must not be taken together with one appended at `append_us`.
+    pub fn cut_after(&self, append_us: i64) -> i64 {
+        self.tick_us.map_or(i64::MAX, |every| next_tick(append_us, every).0)
     }
 
     /// Bytes of state held, roughly.
     pub fn byte_len(&self) -> usize {
-        self.window.as_ref().map_or(0, |window| window.operator.byte_len())
+        self.stages.iter().map(|stage| stage.operator.byte_len()).sum()
     }
 
-    /// Ends the input.
-    pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        self.close(i64::MAX, &|_| Cause::END, emit)
-    }
-}
-
-/// The steps before the aggregation, the aggregation, and the steps after it. Refuses what cannot be run.
-fn parts(pipeline: &PipelinePlan) -> Result<(&[Step], Option<&WindowPlan>, &[Step])> {
-    let no = |what: &str| Err(Error::input(format!("{what}: not supported")));
-    if pipeline.time == TimeDomain::Append {
-        return no("windows over PROCTIME()");
-    }
-    if pipeline.emission != Emission::default() {
-        return no("allowed lateness and early results");
-    }
-    let steps = pipeline.steps.as_slice();
-    let place = steps.iter().position(Step::is_stateful).unwrap_or(steps.len());
-    let (window, after) = match steps.get(place) {
-        Some(Step::Aggregate(window)) => (Some(window), &steps[place + 1..]),
-        Some(_) => return no("ROW_NUMBER"),
-        None => (None, &[][..]),
-    };
-    if after.iter().any(Step::is_stateful) {
-        return no("windows over the results of windows");
-    }
-    let assigned = steps.iter().filter_map(|step| match step {
-        Step::AssignWindows { zone, .. } => Some(*zone),
-        _ => None,
-    });
-    if assigned.chain(window.map(|window| window.zone)).any(|zone| zone.is_some()) {
-        return no("windows in a time zone");
-    }
-    if window.is_some_and(|window| matches!(window.kind, WindowKind::Attached { .. } | WindowKind::Count { .. })) {
-        return no("windows of rows, and windows by count");
-    }
-    Ok((&steps[..place], window, after))
-}
-
-fn prepare(steps: &[Step]) -> Result<Vec<Prepared>> {
-    let prepared = steps.iter().map(|step| match step {
-        Step::AssignWindows { kind, .. } => Ok(Prepared::Assign { slicer: slicer(*kind)?, step: step.clone() }),
-        _ => Ok(Prepared::Plain(step.clone())),
-    });
-    prepared.collect()
-}
-
-fn slicer(kind: WindowKind) -> Result<Slicer> {
-    let slicer =
-        Slicer::new(kind).ok_or_else(|| Error::internal("sessions depend on data: they cannot be assigned"))?;
-    match slicer.is_valid() {
-        true => Ok(slicer),
-        false => Err(Error::input(format!("{kind:?}: sizes are positive, the longer one a multiple of the shorter"))),
-    }
-}
-
-fn steps(steps: &[Prepared], rows: &mut Rows) -> Result<()> {
-    for step in steps {
-        match step {
-            Prepared::Plain(Step::Filter(predicate)) => filter(rows, predicate)?,
-            Prepared::Plain(Step::Project { columns, schema }) => project(rows, columns, schema)?,
-            Prepared::Assign { slicer, step: Step::AssignWindows { rowtime, schema, .. } } => {
-                assign(rows, slicer, *rowtime, schema)?;
-            }
-            _ => return Err(Error::internal("a window step without its windows")),
-        }
-    }
-    Ok(())
-}
-
-impl Window {
-    fn new(plan: &WindowPlan) -> Result<Window> {
-        let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
-        let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
-            function: call.function.clone(),
-            distinct: call.distinct,
-            argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
-            result: call.field.data_type().clone(),
-        });
-        let spec = WindowSpec { codec: codec.clone(), aggregates: aggregates.collect() };
-        // Said now, not with the first row.
-        spec.aggregates.iter().try_for_each(|aggregate| build(aggregate).map(drop))?;
-        let needs_positions = spec.aggregates.iter().any(|aggregate| aggregate.function.is_by_position());
-        let operator: Box<dyn WindowOperator> = match plan.kind {
-            WindowKind::Session { gap_ms } if gap_ms > 0 => Box::new(SessionWindows::new(gap_ms, spec)?),
-            WindowKind::Session { .. } => return Err(Error::input("the gap of a session is positive")),
-            kind => Box::new(SliceWindows::new(slicer(kind)?, spec)),
-        };
-        Ok(Window { plan: plan.clone(), operator, codec, needs_positions })
-    }
-
-    /// Keys, arguments and times of rows, and the segment row of each. Rows that have none of them are rejected.
-    fn input(&self, segment: &Segment<'_>, rows: &mut Rows) -> Result<(WindowRows, Vec<u32>)> {
-        let plan = &self.plan;
-        let times = rowtime_column(&rows.batch, plan.rowtime)?;
-        if let Some(nulls) = times.nulls().filter(|nulls| nulls.null_count() > 0) {
-            rows.null_rowtime += nulls.null_count() as u64;
-            let (valid, null): (Vec<u32>, Vec<u32>) =
-                (0u32..).take(nulls.len()).partition(|row| nulls.is_valid(*row as usize));
-            let why = "the rowtime of the window is NULL";
-            rows.rejected.extend(null.iter().map(|row| (rows.origin[*row as usize], why.to_owned())));
-            rows.keep(valid)?;
-        }
-        let columns = rows.evaluate(&|batch| {
-            let mut columns = eval::columns(&plan.keys, batch)?;
-            for call in &plan.aggregates {
-                if let Some(argument) = &call.argument {
-                    columns.push(eval::column(&**argument, batch, &call.argument_type)?);
+    /// Ends the input, whose watermark has come to `watermark`.
+    pub fn finish(&mut self, watermark: i64, emit: &mut Emit<'_>) -> Result<()> {
+        let before = watermark.saturating_sub(self.behind_ms);
+        let reached = move |_| (Cause::END, before);
+        for stage in 0..self.stages.len() {
+            let mut more = true;
+            while more {
+                let mut fired = Fired::default();
+                while more && fired.len() < CLOSED_ROWS {
+                    more = self.stages[stage].operator.finish(before, &mut fired)?;
                 }
-                if let Some(filter) = &call.filter {
-                    columns.push(eval::column(&**filter, batch, &DataType::Boolean)?);
-                }
+                self.hand_on(stage, fired, &reached, emit)?;
             }
-            Ok(columns)
-        })?;
-        let keys = self.codec.encode(&columns[..plan.keys.len()]);
-        let mut columns = columns.into_iter().skip(plan.keys.len());
-        let (mut values, mut filters) = (Vec::new(), Vec::new());
-        for call in &plan.aggregates {
-            values.push(call.argument.as_ref().and_then(|_| columns.next()));
-            filters.push(call.filter.as_ref().and_then(|_| columns.next()).map(|mask| true_rows(&mask)));
         }
-        let positions = if self.needs_positions { segment.positions(&rows.origin) } else { Vec::new() };
-        let arguments = Arguments { values, filters, positions };
-        let rowtimes = rowtime_column(&rows.batch, plan.rowtime)?.values().to_vec();
-        let before = match rows.origin.iter().copied().eq((0u32..).take(segment.before.len())) {
-            true => segment.before.to_vec(),
-            false => rows.origin.iter().map(|row| segment.before[*row as usize]).collect(),
-        };
-        Ok((WindowRows { rowtimes, before, keys, arguments }, rows.origin.clone()))
+        Ok(())
     }
 }
 
-fn true_rows(mask: &ArrayRef) -> Vec<bool> {
-    let mask = mask.as_boolean();
-    (0..mask.len()).map(|row| mask.is_valid(row) && mask.value(row)).collect()
+/// By the append clock a window is closed when the clock has come to its end.
+fn appended_watermark(append_us: i64) -> i64 {
+    append_us.div_euclid(US_PER_MS).saturating_sub(1)
 }
 
-/// Column by column the pieces in order.
-fn joined(pieces: &[Vec<ArrayRef>]) -> Result<Vec<ArrayRef>> {
-    let width = pieces.first().map_or(0, Vec::len);
-    let columns = (0..width).map(|column| {
-        let parts: Vec<&dyn Array> = pieces.iter().map(|piece| &*piece[column]).collect();
-        concat(&parts).map_err(|e| Error::internal("joining closed windows").with_source(e))
-    });
-    columns.collect()
+fn due_of_goal(goal: i64) -> AppendTime {
+    AppendTime(goal.saturating_add(1).saturating_mul(US_PER_MS))
+}
+
+fn reached_by_append_time(goal: i64) -> (Cause, i64) {
+    (Cause::clock(due_of_goal(goal)), goal.saturating_sub(1))
+}
+
+/// The first multiple of `every` after a time.
+fn next_tick(append_us: i64, every: i64) -> AppendTime {
+    AppendTime(append_us.saturating_sub(append_us.rem_euclid(every)).saturating_add(every))
 }

@@ -42,10 +42,17 @@ impl Segment<'_> {
         Cause::record(self.rows.chunk.append_us[row], self.rows.chunk.positions[row])
     }
 
-    /// The row that brings the watermark to `goal`, which lies after the watermark before the segment and not after the last.
-    pub fn reached(&self, goal: i64) -> Cause {
-        let next = self.before.partition_point(|before| *before < goal);
-        self.cause(u32::try_from(next.saturating_sub(1)).expect("a batch has fewer than 4 billion rows"))
+    /// The row that brings the watermark to `goal`, which lies after the watermark before the segment and not after the last, and the
+    /// watermark before that row.
+    pub fn reached(&self, goal: i64) -> (Cause, i64) {
+        let row = self.before.partition_point(|before| *before < goal).saturating_sub(1);
+        let cause = self.cause(u32::try_from(row).expect("a batch has fewer than 4 billion rows"));
+        (cause, self.before.get(row).copied().unwrap_or(self.after))
+    }
+
+    /// Append time of a row in us.
+    pub fn append_us(&self, row: usize) -> i64 {
+        self.rows.chunk.append_us[self.rows.rows[self.from + row] as usize]
     }
 
     /// Positions of rows.

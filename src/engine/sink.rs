@@ -1,9 +1,9 @@
 //! Output records of one pipeline: rows and window results encoded in the sink's format, late and rejected records as they came.
 
 use super::chunk::Chunk;
-use super::output::{Cause, OutputRecord, Outputs, encoded, row_headers, window_headers};
+use super::output::{Cause, Firing, Operation, OutputRecord, Outputs, encoded, row_headers};
 use super::pipeline::Emit;
-use super::plan::{JobPlan, SourcePlan};
+use super::plan::{JobPlan, SourcePlan, Step};
 use super::segment::Segment;
 use super::{Codecs, OutputStream};
 use crate::error::{Error, Result};
@@ -23,7 +23,6 @@ pub(super) struct Sink {
     output: usize,
     value: Box<dyn Encoder>,
     key: Key,
-    window_headers: Vec<u8>,
     row_headers: Vec<u8>,
 }
 
@@ -45,11 +44,11 @@ impl Sink {
             let schema = schema.project(columns).map_err(|e| Error::internal(format!("key columns: {e}")))?;
             (codecs.encoder)(&output.format, &Arc::new(schema))
         };
-        let key = match pipeline_plan.aggregations().last() {
+        let key = match pipeline_plan.steps.iter().rfind(|step| step.is_stateful()) {
             _ if !output.primary_key.is_empty() => {
                 Key::Sink(encoder_of(&output.schema, &output.primary_key)?, output.primary_key.clone())
             }
-            Some(window) if !window.keys.is_empty() => {
+            Some(Step::Aggregate(window)) if !window.keys.is_empty() => {
                 let columns: Vec<usize> = (0..window.keys.len()).collect();
                 Key::Group(encoder_of(&window.schema, &columns)?, columns)
             }
@@ -60,7 +59,6 @@ impl Sink {
             output: pipeline_plan.output,
             value: (codecs.encoder)(&output.format, &output.schema)?,
             key,
-            window_headers: window_headers(),
             row_headers: row_headers(),
         })
     }
@@ -82,7 +80,8 @@ impl Sink {
             Ok(Keys { encoder, batch, by_result })
         });
         let keys = keys.transpose()?;
-        Ok(Writer { sink: self, batch, keys, key: Vec::new(), value: Vec::new() })
+        let headers = (Firing::ONLY, Firing::ONLY.headers());
+        Ok(Writer { sink: self, batch, keys, key: Vec::new(), value: Vec::new(), headers })
     }
 
     /// A record that entered no window.
@@ -137,38 +136,54 @@ pub(super) struct Writer<'a> {
     keys: Option<Keys<'a>>,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// Headers of the firing of the row before: mostly those of the next one.
+    headers: (Firing, Vec<u8>),
 }
 
 impl Writer<'_> {
     /// Writes a row that had no window.
     pub fn write(&mut self, row: usize, cause: Cause, timestamp_ms: Option<i64>, emit: &mut Emit<'_>) {
         let sink = self.sink;
-        self.put(row, row, cause, timestamp_ms, &sink.row_headers, emit);
+        self.put((row, row), cause, timestamp_ms, (true, &sink.row_headers), emit);
     }
 
-    /// Writes a row that comes from row `result` of the window results.
-    pub fn write_window(&mut self, row: usize, result: usize, cause: Cause, timestamp_ms: i64, emit: &mut Emit<'_>) {
-        let sink = self.sink;
-        self.put(row, result, cause, Some(timestamp_ms), &sink.window_headers, emit);
+    /// Writes a row of the sink that comes from a row of the window results. With a PRIMARY KEY a result that is taken back leaves no
+    /// value behind.
+    pub fn write_window(
+        &mut self,
+        row_and_result: (usize, usize),
+        (cause, firing): (Cause, Firing),
+        timestamp_ms: i64,
+        emit: &mut Emit<'_>,
+    ) {
+        if self.headers.0 != firing {
+            self.headers = (firing, firing.headers());
+        }
+        let has_value = firing.operation != Operation::Delete || !matches!(self.sink.key, Key::Sink(..));
+        let headers = std::mem::take(&mut self.headers.1);
+        self.put(row_and_result, cause, Some(timestamp_ms), (has_value, &headers), emit);
+        self.headers.1 = headers;
     }
 
     fn put(
         &mut self,
-        row: usize,
-        result: usize,
+        (row, result): (usize, usize),
         cause: Cause,
         timestamp_ms: Option<i64>,
-        headers: &[u8],
+        (has_value, headers): (bool, &[u8]),
         emit: &mut Emit<'_>,
     ) {
         self.value.clear();
-        self.sink.value.encode(self.batch, row, &mut self.value);
+        if has_value {
+            self.sink.value.encode(self.batch, row, &mut self.value);
+        }
         self.key.clear();
         let key = self.keys.as_ref().map(|keys| {
             keys.encoder.encode(&keys.batch, if keys.by_result { result } else { row }, &mut self.key);
             &*self.key
         });
-        let record = OutputRecord { timestamp_ms, key, value: Some(&self.value), headers };
+        let value = has_value.then_some(&*self.value);
+        let record = OutputRecord { timestamp_ms, key, value, headers };
         emit.outputs.push((self.sink.output, OutputStream::Main), (cause, self.sink.pipeline), &record);
     }
 }

@@ -6,20 +6,20 @@
 //! length and the bytes. Equal tuples have equal bytes and different tuples different ones. XXH64 (seed 0) of this encoding
 //! orders the output records of one window, so the encoding is part of the output format and never changes.
 
-use crate::codec::{Reader, put_block, xxh64};
+use crate::codec::{Reader, put_block};
 use crate::error::{Error, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, NullBufferBuilder, StringArray, StringBuilder, make_array,
 };
 use arrow::array::{ArrayData, BooleanArray};
-use arrow::buffer::Buffer;
+use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use hashbrown::HashTable;
 use std::sync::Arc;
 
 const NULL_TEXT: &[u8] = &[0xFF];
 
-/// Numbers keys by first arrival, from 0. Keys leave only all at once ([`KeyTable::retain`]).
+/// Numbers keys by first arrival, from 0.
 #[derive(Debug, Clone, Default)]
 pub struct KeyTable {
     index: HashTable<u32>,
@@ -71,26 +71,6 @@ impl KeyTable {
         self.entries[id as usize].hash
     }
 
-    /// All keys by (hash, bytes): the order of output records within a window.
-    pub fn sorted(&self) -> Vec<u32> {
-        let mut ids: Vec<(u64, u32)> = self.entries.iter().map(|entry| entry.hash).zip(0u32..).collect();
-        ids.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| self.key(a.1).cmp(self.key(b.1))));
-        ids.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Keeps only some keys, numbering them anew in the same order. Returns the kept ids in their new order.
-    pub fn retain(&mut self, keep: impl Fn(u32) -> bool) -> Vec<u32> {
-        let old = std::mem::take(self);
-        let mut kept = Vec::new();
-        for (entry, id) in old.entries.iter().zip(0u32..) {
-            if keep(id) {
-                kept.push(id);
-                self.intern(entry.hash, old.key(id));
-            }
-        }
-        kept
-    }
-
     /// Bytes held, roughly.
     pub fn byte_len(&self) -> usize {
         self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>() + self.index.capacity() * 5
@@ -120,10 +100,25 @@ pub struct KeyCodec {
     columns: Vec<ColumnCodec>,
 }
 
-/// The canonical keys of a batch.
+/// The keys of a batch.
 pub enum KeyRows {
     /// No columns: every row has the empty key.
     None,
+    /// One column of fixed width up to 8 bytes: the value of each row in the low `width` bytes.
+    Words {
+        /// By row.
+        values: ScalarBuffer<u64>,
+        /// Rows without a value, if there are any.
+        nulls: Option<NullBuffer>,
+        /// Bytes of a value.
+        width: usize,
+    },
+    /// Canonical bytes.
+    Bytes(ByteRows),
+}
+
+/// The canonical bytes of a batch's keys.
+pub enum ByteRows {
     /// One STRING column.
     Text(StringArray),
     /// Encoded: all bytes, and the end of each row.
@@ -152,18 +147,35 @@ impl KeyCodec {
     /// The keys of all rows of `columns`, which have the codec's types.
     pub fn encode(&self, columns: &[ArrayRef]) -> KeyRows {
         let Some(first) = columns.first() else { return KeyRows::None };
-        if self.columns == [ColumnCodec::Text] {
-            return KeyRows::Text(first.as_string::<i32>().clone());
+        if let Some(width) = self.word_width() {
+            let nulls = first.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+            return KeyRows::Words { values: words(first, width), nulls, width };
+        }
+        KeyRows::Bytes(self.encode_bytes(columns))
+    }
+
+    /// The keys of all rows as bytes.
+    pub fn encode_bytes(&self, columns: &[ArrayRef]) -> ByteRows {
+        if let ([ColumnCodec::Text], [column]) = (&self.columns[..], columns) {
+            return ByteRows::Text(column.as_string::<i32>().clone());
         }
         let readers: Vec<ColumnReader<'_>> =
             self.columns.iter().zip(columns).map(|(codec, array)| ColumnReader::new(codec, array)).collect();
         let mut bytes = Vec::new();
-        let ends = (0..first.len()).map(|row| {
+        let ends = (0..columns.first().map_or(0, |column| column.len())).map(|row| {
             readers.iter().for_each(|reader| reader.put(row, &mut bytes));
             bytes.len()
         });
         let ends = ends.collect();
-        KeyRows::Encoded(bytes, ends)
+        ByteRows::Encoded(bytes, ends)
+    }
+
+    /// Bytes of a key's value, if keys are one column of fixed width up to 8 bytes.
+    pub fn word_width(&self) -> Option<usize> {
+        match self.columns[..] {
+            [ColumnCodec::Fixed(width @ (1 | 2 | 4 | 8))] => Some(width),
+            _ => None,
+        }
     }
 
     /// The columns of these keys, in order. The keys must come from [`KeyCodec::encode`] of the same types.
@@ -177,6 +189,18 @@ impl KeyCodec {
             decode_column(codec, data_type, &mut readers).map_err(|e| Error::internal(format!("a group key: {e}")))
         });
         decoded.collect()
+    }
+}
+
+/// The values of a column of 1, 2, 4 or 8 bytes each as the low bytes of words.
+fn words(array: &ArrayRef, width: usize) -> ScalarBuffer<u64> {
+    let data = array.to_data();
+    let (buffer, from, len) = (&data.buffers()[0], data.offset(), data.len());
+    match width {
+        8 => ScalarBuffer::new(buffer.clone(), from, len),
+        4 => ScalarBuffer::<u32>::new(buffer.clone(), from, len).iter().map(|word| u64::from(*word)).collect(),
+        2 => ScalarBuffer::<u16>::new(buffer.clone(), from, len).iter().map(|word| u64::from(*word)).collect(),
+        _ => ScalarBuffer::<u8>::new(buffer.clone(), from, len).iter().map(|word| u64::from(*word)).collect(),
     }
 }
 
@@ -275,35 +299,14 @@ fn decode_column(
     }
 }
 
-impl KeyRows {
+impl ByteRows {
     /// The canonical bytes of a row's key.
     #[inline]
     pub fn get(&self, row: usize) -> &[u8] {
         match self {
-            KeyRows::None => &[],
-            KeyRows::Text(array) if array.is_null(row) => NULL_TEXT,
-            KeyRows::Text(array) => array.value(row).as_bytes(),
-            KeyRows::Encoded(bytes, ends) => &bytes[if row == 0 { 0 } else { ends[row - 1] }..ends[row]],
-        }
-    }
-
-    /// Numbers the keys of `rows`, appending one number for each to `ids`.
-    pub fn intern(&self, table: &mut KeyTable, rows: &[u32], ids: &mut Vec<u32>) {
-        match self {
-            KeyRows::None => {
-                if !rows.is_empty() {
-                    let id = table.intern(xxh64(&[], 0), &[]);
-                    ids.extend(std::iter::repeat_n(id, rows.len()));
-                }
-            }
-            KeyRows::Text(array) if array.null_count() == 0 => ids.extend(rows.iter().map(|row| {
-                let key = array.value(*row as usize).as_bytes();
-                table.intern(xxh64(key, 0), key)
-            })),
-            _ => ids.extend(rows.iter().map(|row| {
-                let key = self.get(*row as usize);
-                table.intern(xxh64(key, 0), key)
-            })),
+            ByteRows::Text(array) if array.is_null(row) => NULL_TEXT,
+            ByteRows::Text(array) => array.value(row).as_bytes(),
+            ByteRows::Encoded(bytes, ends) => &bytes[if row == 0 { 0 } else { ends[row - 1] }..ends[row]],
         }
     }
 }
@@ -311,6 +314,7 @@ impl KeyRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::xxh64;
     use arrow::array::{BinaryArray, Decimal128Array, Float64Array, Int32Array, TimestampMillisecondArray};
     use arrow::datatypes::TimeUnit;
     use arrow::util::display::array_value_to_string;
@@ -333,7 +337,7 @@ mod tests {
     fn round_trip(columns: &[ArrayRef]) {
         let types = columns.iter().map(|c| c.data_type().clone()).collect();
         let codec = KeyCodec::new(types).expect("all are key types");
-        let rows = codec.encode(columns);
+        let rows = codec.encode_bytes(columns);
         let keys: Vec<&[u8]> = (0..columns[0].len()).map(|row| rows.get(row)).collect();
         let shown = |row: usize| columns.iter().map(|c| array_value_to_string(c, row).expect("printable")).collect();
         let tuples: BTreeSet<Vec<String>> = (0..keys.len()).map(shown).collect();
@@ -362,23 +366,9 @@ mod tests {
 
     #[test]
     fn numbers_are_by_first_arrival_and_order_by_hash() {
-        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), None, Some("a"), Some("b")]));
-        let codec = KeyCodec::new(vec![DataType::Utf8]).expect("text");
-        let (mut table, mut ids) = (KeyTable::default(), Vec::new());
-        codec.encode(&[texts]).intern(&mut table, &[0, 1, 2, 3], &mut ids);
+        let mut table = KeyTable::default();
+        let ids = [&b"b"[..], NULL_TEXT, b"a", b"b"].map(|key| table.intern(xxh64(key, 0), key));
         assert_eq!(ids, [0, 1, 2, 0]);
-        let sorted = table.sorted();
-        assert!(sorted.windows(2).all(|pair| table.hash(pair[0]) < table.hash(pair[1])));
-        assert_eq!(table.retain(|id| id != 1), [0, 2]);
-        assert_eq!((table.len(), table.key(1)), (2, &b"a"[..]));
-        assert_eq!(table.intern(xxh64(b"b", 0), b"b"), 0);
-    }
-
-    #[test]
-    fn no_columns_make_one_key() {
-        let codec = KeyCodec::new(vec![]).expect("nothing to refuse");
-        let (mut table, mut ids) = (KeyTable::default(), Vec::new());
-        codec.encode(&[]).intern(&mut table, &[0, 1, 2], &mut ids);
-        assert_eq!((ids, table.len()), (vec![0, 0, 0], 1));
+        assert_eq!((table.len(), table.key(1), table.hash(2)), (3, NULL_TEXT, xxh64(b"a", 0)));
     }
 }

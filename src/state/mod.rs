@@ -1,6 +1,7 @@
 //! What windows remember: keys, and one accumulator slot for each of them.
 
 pub mod accumulator;
+pub mod dictionary;
 pub mod keys;
-pub mod partial;
+pub mod slice;
 pub mod user;

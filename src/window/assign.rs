@@ -1,28 +1,32 @@
-//! Tumbling, hopping and cumulating windows by slices: the longest pieces of time that every window holds wholly or not at all.
+//! Tumbling, hopping and cumulating windows by slices: pieces of time that every window holds wholly or not at all.
 
 use super::{Window, WindowKind};
 
-/// The slice that a time falls into, and the windows that hold it.
+/// The slice that a time falls into, and the windows that hold it: those that end at `first_end`, `first_end + step`, .. `last_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// First ms of the slice; its name.
+    /// First ms of the slice.
     pub start: i64,
-    /// First ms after the slice; end of the first window that holds it.
+    /// First ms after the slice.
     pub end: i64,
+    /// End of the first window that holds it; beyond `last_end` if none does.
+    pub first_end: i64,
     /// End of the last window that holds it.
     pub last_end: i64,
-    /// Start of the earliest window that holds it.
+    /// Distance of the ends.
+    pub step: i64,
+    /// Start of the first of these windows.
     pub first_start: i64,
 }
 
 /// Cuts time into slices and puts windows together from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slicer {
-    /// Windows of `size` every `slide` (tumbling: slide = size).
+    /// Windows of `size` every `slide` (tumbling: slide = size). Between windows that do not touch, times are in none.
     Hop {
-        /// Length of a window; a multiple of `slide`.
+        /// Length of a window.
         size: i64,
-        /// Length of a slice.
+        /// Distance of windows.
         slide: i64,
         /// Shift of the boundaries.
         offset: i64,
@@ -36,6 +40,13 @@ pub enum Slicer {
         /// Shift of the boundaries.
         offset: i64,
     },
+    /// Rows bring their windows; each is a slice.
+    Given,
+}
+
+/// The greatest common divisor of two positive lengths.
+fn common(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { common(b, a % b) }
 }
 
 /// The largest `offset + k * unit` that is not after `time`.
@@ -62,69 +73,104 @@ impl Slicer {
             WindowKind::Cumulate { max_ms, step_ms, offset_ms } => {
                 Some(Slicer::Cumulate { max: max_ms, step: step_ms, offset: offset_ms })
             }
-            WindowKind::Session { .. } | WindowKind::Attached { .. } | WindowKind::Count { .. } => None,
+            WindowKind::Attached { .. } => Some(Slicer::Given),
+            WindowKind::Session { .. } | WindowKind::Count { .. } => None,
         }
     }
 
-    /// Whether the sizes make sense: positive, and the longer one a multiple of the shorter.
+    /// Whether the sizes make sense: positive, and that of growing windows a multiple of the step.
     pub fn is_valid(&self) -> bool {
-        let (long, short) = match *self {
-            Slicer::Hop { size, slide, .. } => (size, slide),
-            Slicer::Cumulate { max, step, .. } => (max, step),
-        };
-        short > 0 && long >= short && long % short == 0
+        match *self {
+            Slicer::Hop { size, slide, .. } => size > 0 && slide > 0,
+            Slicer::Cumulate { max, step, .. } => step > 0 && max >= step && max % step == 0,
+            Slicer::Given => true,
+        }
     }
 
     /// The slice of a time; `None` if one of its windows reaches beyond what 64 bits of milliseconds can say.
     pub fn slice_of(&self, time: i64) -> Option<Slice> {
-        let (start, end, first_start, last_end) = match *self {
+        let slice = match *self {
+            Slicer::Hop { size, slide, offset } if size == slide => {
+                let start = floor(time, offset, size);
+                let end = start + i128::from(size);
+                [start, end, end, end, i128::from(slide), start]
+            }
             Slicer::Hop { size, slide, offset } => {
-                let start = floor(time, offset, slide);
-                let (size, slide) = (i128::from(size), i128::from(slide));
-                (start, start + slide, start + slide - size, start + size)
+                let unit = common(size, slide);
+                let start = i64::try_from(floor(time, offset, unit)).ok()?;
+                let (size_wide, slide_wide) = (i128::from(size), i128::from(slide));
+                let last_end = floor(start, offset, slide) + size_wide;
+                // Windows end at the boundaries shifted by `size`.
+                let first_end = floor(start, offset.wrapping_add(size % slide) % slide, slide) + slide_wide;
+                let start = i128::from(start);
+                [start, start + i128::from(unit), first_end, last_end, slide_wide, first_end - size_wide]
             }
             Slicer::Cumulate { max, step, offset } => {
                 let (start, anchor) = (floor(time, offset, step), floor(time, offset, max));
-                (start, start + i128::from(step), anchor, anchor + i128::from(max))
+                let end = start + i128::from(step);
+                [start, end, end, anchor + i128::from(max), i128::from(step), anchor]
             }
+            Slicer::Given => return None,
         };
+        let mut fields = slice.into_iter().map(i64::try_from);
+        let mut next = || fields.next()?.ok();
         Some(Slice {
-            start: i64::try_from(start).ok()?,
-            end: i64::try_from(end).ok()?,
-            last_end: i64::try_from(last_end).ok()?,
-            first_start: i64::try_from(first_start).ok()?,
+            start: next()?,
+            end: next()?,
+            first_end: next()?,
+            last_end: next()?,
+            step: next()?,
+            first_start: next()?,
         })
     }
 
-    /// All windows that hold a time, by end; empty if one of them cannot be said (see [`slice_of`](Self::slice_of)).
+    /// The slice of rows that bring their window.
+    pub fn slice_of_window(window: Window) -> Slice {
+        let Window { start, end } = window;
+        Slice { start, end, first_end: end, last_end: end, step: 1, first_start: start }
+    }
+
+    /// How far the last window that holds a slice ends behind the slice, at most.
+    pub fn reach(&self) -> i64 {
+        match *self {
+            Slicer::Hop { size, slide, .. } => size - common(size, slide),
+            Slicer::Cumulate { max, step, .. } => max - step,
+            Slicer::Given => 0,
+        }
+    }
+
+    /// All windows that hold a time, by end; empty if there is none, or if one of them cannot be said (see
+    /// [`slice_of`](Self::slice_of)).
     pub fn windows_of(&self, time: i64) -> Vec<Window> {
-        let Some(slice) = self.slice_of(time) else { return Vec::new() };
-        let step = slice.end - slice.start;
-        let ends = std::iter::successors(Some(slice.end), |end| end.checked_add(step).filter(|e| *e <= slice.last_end));
-        ends.map(|end| Window { start: self.window_start(&slice, end), end }).collect()
+        self.slice_of(time).map_or(Vec::new(), |slice| self.windows_between(&slice, i64::MIN, i64::MAX))
+    }
+
+    /// The windows that hold `slice` and end after `after` and at `until` or before, by end.
+    pub fn windows_between(&self, slice: &Slice, after: i64, until: i64) -> Vec<Window> {
+        let until = until.min(slice.last_end);
+        let first = Slicer::next_end(slice, after).filter(|end| *end <= until);
+        let ends = std::iter::successors(first, |end| end.checked_add(slice.step).filter(|end| *end <= until));
+        ends.map(|end| Window { start: self.window_start(slice, end), end }).collect()
     }
 
     /// Start of the window that ends at `end` and holds `slice`.
     pub fn window_start(&self, slice: &Slice, end: i64) -> i64 {
         match *self {
             Slicer::Hop { size, .. } => end - size,
-            Slicer::Cumulate { .. } => slice.first_start,
+            Slicer::Cumulate { .. } | Slicer::Given => slice.first_start,
         }
     }
 
-    /// End of the first window that holds `slice` and does not close at watermark `closed` or before (a window closes when the
-    /// watermark reaches its end - 1); `None`: all are closed.
+    /// End of the first window that holds `slice` and ends after `closed`; `None`: there is none.
     pub fn next_end(slice: &Slice, closed: i64) -> Option<i64> {
-        if closed < slice.end - 1 {
-            return Some(slice.end);
-        }
-        if closed >= slice.last_end - 1 {
+        if closed >= slice.last_end || slice.first_end > slice.last_end {
             return None;
         }
-        // slice.end <= closed + 1 < last_end: within the windows of the slice, so nothing here leaves i64.
-        let step = slice.end - slice.start;
-        let steps = (closed + 1 - slice.end) / step + 1;
-        Some(slice.end + steps * step)
+        if closed < slice.first_end {
+            return Some(slice.first_end);
+        }
+        // first_end <= closed < last_end: within the windows of the slice, so nothing here leaves i64.
+        Some(slice.first_end + ((closed - slice.first_end) / slice.step + 1) * slice.step)
     }
 }
 
@@ -165,9 +211,10 @@ mod tests {
     }
 
     fn slicers() -> impl Strategy<Value = Slicer> {
-        (1i64..20, 1i64..6, -40i64..40, any::<bool>()).prop_map(|(step, times, offset, hop)| match hop {
-            true => Slicer::Hop { size: step * times, slide: step, offset },
-            false => Slicer::Cumulate { max: step * times, step, offset },
+        (1i64..20, 1i64..6, -40i64..40, 0..3, 1i64..60).prop_map(|(step, times, offset, kind, size)| match kind {
+            0 => Slicer::Hop { size: step * times, slide: step, offset },
+            1 => Slicer::Hop { size, slide: step, offset },
+            _ => Slicer::Cumulate { max: step * times, step, offset },
         })
     }
 
@@ -181,6 +228,7 @@ mod tests {
                     let start = offset + k * max;
                     found.extend((1..=max / step).map(|i| (start, start + i * step)));
                 }
+                Slicer::Given => {}
             }
         }
         found.retain(|(start, end)| *start <= time && time < *end);
@@ -196,9 +244,22 @@ mod tests {
         }
 
         #[test]
+        fn slices_are_held_wholly_or_not_at_all(slicer in slicers(), time in -300i64..300) {
+            let slice = slicer.slice_of(time).expect("small numbers");
+            prop_assert!(slice.start <= time && time < slice.end);
+            for other in slice.start..slice.end {
+                prop_assert_eq!(slicer.slice_of(other), Some(slice));
+            }
+            for window in slicer.windows_of(time) {
+                prop_assert!(window.start <= slice.start && slice.end <= window.end);
+                prop_assert!(window.end - slice.end <= slicer.reach());
+            }
+        }
+
+        #[test]
         fn next_end_is_the_first_open_window(slicer in slicers(), time in -300i64..300, closed in -500i64..500) {
             let slice = slicer.slice_of(time).expect("small numbers");
-            let open = slicer.windows_of(time).iter().map(|w| w.end).find(|end| end - 1 > closed);
+            let open = slicer.windows_of(time).iter().map(|w| w.end).find(|end| *end > closed);
             prop_assert_eq!(Slicer::next_end(&slice, closed), open);
         }
     }

@@ -1,6 +1,7 @@
 //! Windows as arithmetic: which ones a time falls into, which sessions it joins. Pure, exact over all of `i64`.
 
 pub mod assign;
+pub mod clock;
 pub mod session;
 
 use std::fmt;

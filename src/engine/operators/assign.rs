@@ -3,14 +3,22 @@
 use super::{Rows, arrow_error};
 use crate::engine::source::batch;
 use crate::error::{Error, Result};
+use crate::window::Window;
 use crate::window::assign::Slicer;
+use crate::window::clock::WindowClock;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use std::sync::Arc;
 
 /// Appends `window_start`, `window_end` and `window_time` to each row, windows by end. Rows without rowtime are dropped.
-pub(in crate::engine) fn assign(rows: &mut Rows, slicer: &Slicer, rowtime: usize, schema: &SchemaRef) -> Result<()> {
+pub(in crate::engine) fn assign(
+    rows: &mut Rows,
+    slicer: &Slicer,
+    clock: WindowClock,
+    rowtime: usize,
+    schema: &SchemaRef,
+) -> Result<()> {
     let times = rowtime_column(&rows.batch, rowtime)?;
     let (mut taken, mut windows) = (Vec::new(), Vec::new());
     for row in 0..rows.batch.num_rows() {
@@ -18,8 +26,9 @@ pub(in crate::engine) fn assign(rows: &mut Rows, slicer: &Slicer, rowtime: usize
             rows.null_rowtime += 1;
             continue;
         }
-        let assigned = slicer.windows_of(times.value(row));
-        if assigned.is_empty() {
+        let time = clock.local(times.value(row));
+        let assigned = slicer.windows_of(time);
+        if assigned.is_empty() && slicer.slice_of(time).is_none() {
             rows.rejected.push((rows.origin[row], beyond_time(times.value(row))));
         }
         taken.resize(taken.len() + assigned.len(), u32::try_from(row).expect("a batch has fewer than 4 billion rows"));
@@ -28,7 +37,7 @@ pub(in crate::engine) fn assign(rows: &mut Rows, slicer: &Slicer, rowtime: usize
     rows.origin = taken.iter().map(|row| rows.origin[*row as usize]).collect();
     let expanded = take_record_batch(&rows.batch, &UInt32Array::from(taken)).map_err(|e| arrow_error("windows", e))?;
     let mut columns = expanded.columns().to_vec();
-    columns.extend(window_columns(&windows, schema)?);
+    columns.extend(window_columns(&windows, schema, 0, clock)?);
     rows.batch = batch(schema, columns, windows.len())?;
     Ok(())
 }
@@ -43,13 +52,16 @@ pub(in crate::engine) fn rowtime_column(
 }
 
 /// `window_start`, `window_end` and `window_time`, with the types of the last three fields of `schema`.
+/// `window_start`, `window_end` and `window_time`, which stand at the end of the schema with `behind` more columns.
 pub(in crate::engine) fn window_columns(
-    windows: &[crate::window::Window],
+    windows: &[Window],
     schema: &SchemaRef,
+    behind: usize,
+    clock: WindowClock,
 ) -> Result<Vec<ArrayRef>> {
-    let first =
-        schema.fields().len().checked_sub(3).ok_or_else(|| Error::internal("no window columns in the schema"))?;
-    let column = |index: usize, value: fn(&crate::window::Window) -> i64| {
+    let first = schema.fields().len().checked_sub(3 + behind);
+    let first = first.ok_or_else(|| Error::internal("no window columns in the schema"))?;
+    let column = |index: usize, value: &dyn Fn(&Window) -> i64| {
         let values = PrimitiveArray::<TimestampMillisecondType>::from_iter_values(windows.iter().map(value));
         let data_type = schema.field(first + index).data_type();
         if !PrimitiveArray::<TimestampMillisecondType>::is_compatible(data_type) {
@@ -57,7 +69,8 @@ pub(in crate::engine) fn window_columns(
         }
         Ok(Arc::new(values.with_data_type(data_type.clone())) as ArrayRef)
     };
-    Ok(vec![column(0, |w| w.start)?, column(1, |w| w.end)?, column(2, |w| w.end - 1)?])
+    let time = |window: &Window| clock.moment(window.end.saturating_sub(1));
+    Ok(vec![column(0, &|w| w.start)?, column(1, &|w| w.end)?, column(2, &time)?])
 }
 
 /// Why a row with this time has no windows.

@@ -20,6 +20,17 @@ impl Rows {
         Ok(columns)
     }
 
+    /// How many rows come from one origin.
+    pub fn of_origin(&self, origin: u32) -> usize {
+        let from = self.origin.partition_point(|other| *other < origin);
+        self.origin[from..].partition_point(|other| *other == origin)
+    }
+
+    /// Brings the rows into another order.
+    pub fn reorder(&mut self, order: Vec<u32>) -> Result<()> {
+        self.keep(order)
+    }
+
     /// Keeps some rows, ascending.
     pub fn keep(&mut self, kept: Vec<u32>) -> Result<()> {
         self.origin = kept.iter().map(|row| self.origin[*row as usize]).collect();

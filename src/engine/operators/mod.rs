@@ -1,23 +1,32 @@
 //! The operators, one file each.
+//!
+//! A window operator takes rows in the order of the log, each with the watermark before it, and keeps what windows need until the
+//! watermark closes them. It says itself what comes out and why: [`Fired`] holds result rows with what caused them. How rows are
+//! cut into calls must not show: a row may be taken alone or together with the next ten thousand.
 
 pub(super) mod assign;
 pub(super) mod filter_project;
+pub(super) mod window_count;
+pub(super) mod window_rank;
 pub(super) mod window_session;
 pub(super) mod window_slices;
 
-use super::output::Cause;
+use super::output::{Cause, Firing};
 use crate::error::{Error, Result};
 use crate::state::accumulator::AggregateSpec;
 use crate::state::keys::{KeyCodec, KeyRows};
-use crate::state::partial::Arguments;
+use crate::state::slice::Arguments;
+use crate::types::AppendTime;
 use crate::window::Window;
+use crate::window::clock::WindowClock;
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::ScalarBuffer;
 
 /// Rows on their way through a pipeline.
 pub(super) struct Rows {
     /// The columns.
     pub batch: RecordBatch,
-    /// For each row the row of the segment that it comes from, never falling.
+    /// For each row the row of the segment, or of what fired, that it comes from, never falling.
     pub origin: Vec<u32>,
     /// Rows of the segment that could not be evaluated, with the reason.
     pub rejected: Vec<(u32, String)>,
@@ -26,82 +35,142 @@ pub(super) struct Rows {
 }
 
 /// What a window operator is made from.
+#[derive(Clone)]
 pub(super) struct WindowSpec {
     /// Encodes group keys.
     pub codec: KeyCodec,
     /// The aggregates.
     pub aggregates: Vec<AggregateSpec>,
+    /// When windows are complete.
+    pub clock: WindowClock,
+    /// A window takes rows, and is emitted again for each, until the watermark is so far behind its goal.
+    pub lateness_ms: i64,
+    /// Changed windows are emitted when told to ([`WindowOperator::tick`]).
+    pub early: bool,
+}
+
+impl WindowSpec {
+    /// Whether a window can be emitted more than once.
+    pub fn refires(&self) -> bool {
+        self.early || self.lateness_ms > 0
+    }
+
+    /// Windows with this end or an earlier one are beyond their allowed lateness.
+    pub fn expired(&self, watermark: i64) -> i64 {
+        self.clock.horizon(watermark.saturating_sub(self.lateness_ms))
+    }
 }
 
 /// Rows on their way into a window operator.
 pub(super) struct WindowRows {
     /// Event time in ms of each row.
-    pub rowtimes: Vec<i64>,
+    pub rowtimes: ScalarBuffer<i64>,
+    /// The same in the time that windows are cut by.
+    pub times: ScalarBuffer<i64>,
     /// The watermark before each row, never falling.
     pub before: Vec<i64>,
+    /// The window of each row, if rows bring theirs.
+    pub windows: Vec<Window>,
     /// Group key of each row.
     pub keys: KeyRows,
     /// Aggregate arguments of each row.
     pub arguments: Arguments,
+    /// What rows to be ranked are.
+    pub ranked: Option<window_rank::Ranked>,
 }
 
-/// Rows that entered no window.
+/// Why things happen while rows are taken or windows closed.
+#[derive(Clone, Copy)]
+pub(super) struct Course<'a> {
+    /// The cause that a row is.
+    pub of_row: &'a (dyn Fn(u32) -> Cause + Sync),
+    /// What brought the watermark to a goal, and the watermark before it.
+    pub reached: &'a (dyn Fn(i64) -> (Cause, i64) + Sync),
+}
+
+/// What came out of a window operator, in output order of each cause.
 #[derive(Default)]
-pub(super) struct Missed {
-    /// Late for all their windows.
+pub(super) struct Fired {
+    /// Of each row.
+    pub causes: Vec<Cause>,
+    /// Of each row: the watermark before its cause.
+    pub before: Vec<i64>,
+    /// Of each row.
+    pub windows: Vec<Window>,
+    /// Of each row: the which-th result of its window and key this is.
+    pub firings: Vec<Firing>,
+    /// Pieces of the result columns: keys and aggregates, or the whole row for operators that hand rows on.
+    pub pieces: Vec<Vec<ArrayRef>>,
+    /// Windows that closed (a session is one window of one key).
+    pub closed: u64,
+    /// Rows that were late for all their windows.
     pub late: Vec<u32>,
     /// Count of rows late for some of their windows.
     pub partly_late: u64,
+    /// Count of rows between windows that do not touch.
+    pub between: u64,
     /// A window of theirs does not fit into 64 bits.
     pub beyond_time: Vec<u32>,
 }
 
-/// How far a window operator took its rows.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// All of them.
-    All,
-    /// Up to this row, which goes on with state that windows closed by `watermark` must not see.
-    CloseFirst {
-        /// Row to go on with.
-        row: usize,
-        /// Close windows up to here before.
-        watermark: i64,
-    },
+impl Fired {
+    /// Adds rows of one window with one cause.
+    pub fn window(
+        &mut self,
+        window: Window,
+        (cause, before): (Cause, i64),
+        firings: &[Firing],
+        columns: Vec<ArrayRef>,
+    ) {
+        let rows = self.windows.len() + firings.len();
+        self.causes.resize(rows, cause);
+        self.before.resize(rows, before);
+        self.windows.resize(rows, window);
+        self.firings.extend_from_slice(firings);
+        self.pieces.push(columns);
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.windows.len()
+    }
 }
 
-/// Windows that closed, in output order, as columns.
-#[derive(Default)]
-pub(super) struct Closed {
-    /// Of each row.
-    pub causes: Vec<Cause>,
-    /// Of each row.
-    pub windows: Vec<Window>,
-    /// Pieces of the group key columns.
-    pub keys: Vec<Vec<ArrayRef>>,
-    /// Pieces of the aggregate columns, parallel to `keys`.
-    pub results: Vec<Vec<ArrayRef>>,
-    /// Windows (a session is one window of one key).
-    pub count: u64,
-}
-
-/// What is the cause of the watermark reaching a goal.
-pub(super) type CauseOf<'a> = &'a dyn Fn(i64) -> Cause;
-
-/// A grouped window aggregation.
+/// A grouped window aggregation, or another operator whose rows wait for their windows.
 pub(super) trait WindowOperator: Send + Sync {
-    /// Takes rows in position order, starting with row `from`.
-    fn take(&mut self, rows: &WindowRows, from: usize, missed: &mut Missed) -> Result<Taken>;
-    /// Adds windows that close at `watermark` to `closed`, next ones first; true if there may be more of them.
-    fn close(&mut self, watermark: i64, cause_of: CauseOf<'_>, closed: &mut Closed) -> Result<bool>;
+    /// Takes some rows, ascending. What has to come out before or because of one of them comes out here.
+    fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()>;
+    /// Emits windows that close at `watermark`, next ones first; true if there may be more of them.
+    fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool>;
+    /// Emits what has changed since it was emitted last.
+    fn tick(&mut self, _by: (Cause, i64), _fired: &mut Fired) -> Result<()> {
+        Ok(())
+    }
+    /// Whether a tick would emit something.
+    fn has_changed(&self) -> bool {
+        false
+    }
+    /// Emits what is due by the append clock, each at its time, with this watermark.
+    fn time_out(&mut self, _clock: AppendTime, _watermark: i64, _fired: &mut Fired) -> Result<()> {
+        Ok(())
+    }
+    /// When something is due by the append clock.
+    fn next_due(&self) -> Option<AppendTime> {
+        None
+    }
+    /// Emits everything that is still open: the input has ended.
+    fn finish(&mut self, watermark: i64, fired: &mut Fired) -> Result<bool> {
+        let course = Course { of_row: &|_| Cause::END, reached: &|_| (Cause::END, watermark) };
+        self.close(i64::MAX, &course, fired)
+    }
     /// A watermark before which nothing closes; `None`: no window is open.
     fn next_goal(&self) -> Option<i64>;
-    /// The windows that a time belongs to if nothing is late, by end.
-    fn windows_of(&self, time: i64) -> Vec<Window>;
+    /// The windows that a row belongs to if nothing is late, by end.
+    fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window>;
     /// Bytes of state held, roughly.
     fn byte_len(&self) -> usize;
 }
 
-fn arrow_error(what: &str, error: arrow::error::ArrowError) -> Error {
+pub(super) fn arrow_error(what: &str, error: arrow::error::ArrowError) -> Error {
     Error::internal(format!("{what}: {error}")).with_source(error)
 }

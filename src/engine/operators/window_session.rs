@@ -1,44 +1,51 @@
-//! Session windows: per key the open sessions by start, one accumulator slot for each.
+//! Session windows: per key the sessions by start, one accumulator slot for each.
 //!
-//! A record joins the sessions of its key that are open at the watermark before it; it is late only if, after joining, its window
-//! has closed. Sessions that the watermark has closed stay in place untouched until they are emitted, at the end of the batch
-//! at the latest. Slots are used again; keys without sessions are dropped once they outnumber the others.
+//! A record joins the sessions of its key that have not expired at the watermark before it; it is late only if, after joining, its
+//! window has expired. Sessions that the watermark has closed are emitted before a record changes them, at the end of the batch at
+//! the latest. A session that was emitted and then becomes another window is taken back, with the values that it had. Slots are used again.
 
-use super::{CauseOf, Closed, Missed, Taken, WindowOperator, WindowRows, WindowSpec};
-use crate::engine::output::Cause;
+use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
+use crate::engine::output::{Cause, Firing, Operation, Pane};
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
-use crate::state::keys::KeyTable;
+use crate::state::dictionary::Dictionary;
 use crate::window::Window;
-use crate::window::session::{alone, cover, is_closed, joined};
+use crate::window::session::{alone, cover, joined};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-
-/// Keys without sessions that are always tolerated.
-const SPARE_KEYS: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
 struct Session {
     window: Window,
     slot: u32,
+    /// Number of its next result.
+    revision: u32,
+    /// Its window stands in the output.
+    is_shown: bool,
+    /// It was emitted because the watermark reached its end.
+    is_closed: bool,
+    /// It has rows since it was emitted last.
+    is_changed: bool,
 }
 
-/// When to look at a session again: not before the watermark reaches its end as it was when this was written.
+/// When to look at a session again: not before the watermark reaches its end as it was when this was written. End, key, slot.
 type Due = Reverse<(i64, u32, u32)>;
 
-/// The open sessions of one aggregation.
+/// The sessions of one aggregation.
 pub(in crate::engine) struct SessionWindows {
     gap: i64,
     spec: WindowSpec,
-    keys: KeyTable,
+    keys: Dictionary,
     /// By key, then by start (and end).
     sessions: Vec<Vec<Session>>,
-    /// Keys with at least one session.
-    live_keys: usize,
     accumulators: Vec<Box<dyn Accumulator>>,
     slots: u32,
     free: Vec<u32>,
     due: BinaryHeap<Due>,
+    /// Sessions that stay for records within the allowed lateness.
+    expiry: BinaryHeap<Due>,
+    /// Sessions with changes that the next tick shows: key, slot.
+    changed: Vec<(u32, u32)>,
 }
 
 /// Rows that have a slot but are not yet added.
@@ -48,19 +55,23 @@ struct Pending {
     rows: Vec<u32>,
 }
 
+/// A result on its way: key, session, firing, cause and the watermark before it.
+type Showing = (u32, Session, Firing, (Cause, i64));
+
 impl SessionWindows {
     pub fn new(gap: i64, spec: WindowSpec) -> Result<SessionWindows> {
         let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
         Ok(SessionWindows {
             gap,
+            keys: Dictionary::new(&spec.codec),
             spec,
-            keys: KeyTable::default(),
             sessions: Vec::new(),
-            live_keys: 0,
             accumulators,
             slots: 0,
             free: Vec::new(),
             due: BinaryHeap::new(),
+            expiry: BinaryHeap::new(),
+            changed: Vec::new(),
         })
     }
 
@@ -80,144 +91,256 @@ impl SessionWindows {
         })
     }
 
-    fn release(&mut self, slot: u32) {
+    /// Lets go of a session that has left its key's list.
+    fn release(&mut self, key: u32, slot: u32) {
         for accumulator in &mut self.accumulators {
             accumulator.reset(slot);
         }
         self.free.push(slot);
+        self.keys.release(key);
     }
 
-    /// The slot of a record's session, which starts, grows or joins others; `None`: the record is late.
-    fn place(&mut self, key: u32, record: Window, before: i64, flush: &mut dyn FnMut(&mut Self)) -> Option<u32> {
-        let range = joined(self.sessions[key as usize].iter().map(|s| s.window), record, before);
-        if range.is_empty() {
-            if is_closed(record, before) {
-                return None;
-            }
-            let slot = self.new_slot();
-            let sessions = &mut self.sessions[key as usize];
-            self.live_keys += usize::from(sessions.is_empty());
-            sessions.insert(range.start, Session { window: record, slot });
-            self.due.push(Reverse((record.end, key, slot)));
-            return Some(slot);
-        }
-        let others = range.start + 1..range.end;
-        if !others.is_empty() {
-            flush(self);
-            let removed: Vec<Session> = self.sessions[key as usize].drain(others).collect();
-            for other in removed {
-                let first = &mut self.sessions[key as usize][range.start];
-                first.window = cover(first.window, other.window);
-                let into = first.slot;
-                self.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, into));
-                self.release(other.slot);
-            }
-        }
-        let first = &mut self.sessions[key as usize][range.start];
-        first.window = cover(first.window, record);
-        Some(first.slot)
-    }
-
-    /// Takes all sessions that are closed at `watermark` off their keys.
-    fn take_closed(&mut self, watermark: i64) -> Vec<(u32, Session)> {
-        let mut taken = Vec::new();
-        while let Some(Reverse((end, key, slot))) = self.due.peek().copied()
-            && watermark >= end - 1
-        {
-            self.due.pop();
-            let sessions = &mut self.sessions[key as usize];
-            // None: the session was joined to another one, which has an entry of its own.
-            let Some(place) = sessions.iter().position(|session| session.slot == slot) else { continue };
-            if is_closed(sessions[place].window, watermark) {
-                taken.push((key, sessions.remove(place)));
-                self.live_keys -= usize::from(sessions.is_empty());
-            } else {
-                self.due.push(Reverse((sessions[place].window.end, key, slot)));
-            }
-        }
-        taken
-    }
-
-    fn emit(&mut self, taken: Vec<(u32, Session)>, cause_of: CauseOf<'_>, closed: &mut Closed) -> Result<()> {
-        if taken.is_empty() {
+    /// Adds a row to its session, which starts, grows or joins others. What that takes back or shows again is emitted.
+    fn add(
+        &mut self,
+        (rows, row, key): (&WindowRows, u32, u32),
+        pending: &mut Pending,
+        course: &Course<'_>,
+        fired: &mut Fired,
+    ) -> Result<()> {
+        let Some(record) = alone(rows.times[row as usize], self.gap) else {
+            fired.beyond_time.push(row);
+            return Ok(());
+        };
+        let watermark = rows.before[row as usize];
+        let (closed, expired) = (self.spec.clock.horizon(watermark), self.spec.expired(watermark));
+        let find = |this: &Self| {
+            joined(this.sessions[key as usize].iter().map(|s| s.window), record, expired.saturating_sub(1))
+        };
+        let mut range = find(self);
+        if range.is_empty() && record.end <= expired {
+            fired.late.push(row);
             return Ok(());
         }
-        let mut order: Vec<(Cause, i64, i64, u64, u32, u32)> = Vec::with_capacity(taken.len());
-        for (key, Session { window, slot }) in taken {
-            order.push((cause_of(window.end - 1), window.end, window.start, self.keys.hash(key), key, slot));
+        let waits = |session: &Session| !session.is_closed && session.window.end <= closed;
+        if self.sessions[key as usize][range.clone()].iter().any(waits) {
+            self.flush(rows, pending);
+            while self.close(watermark, course, fired)? {}
+            range = find(self);
         }
-        let rank = |row: &(Cause, i64, i64, u64, u32, u32)| (row.0, row.1, row.2, row.3);
-        order.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| self.keys.key(a.4).cmp(self.keys.key(b.4))));
-        let slots: Vec<u32> = order.iter().map(|row| row.5).collect();
-        closed.causes.extend(order.iter().map(|row| row.0));
-        closed.windows.extend(order.iter().map(|row| Window { start: row.2, end: row.1 }));
-        closed.keys.push(self.spec.codec.decode(order.iter().map(|row| self.keys.key(row.4)))?);
-        let results = self.accumulators.iter().map(|accumulator| accumulator.results(&slots));
-        closed.results.push(results.collect::<Result<_>>()?);
-        closed.count += order.len() as u64;
-        slots.into_iter().for_each(|slot| self.release(slot));
+        let by = ((course.of_row)(row), watermark);
+        let place = range.start;
+        self.join(key, range, record, (rows, pending), by, fired)?;
+        let session = self.sessions[key as usize][place];
+        pending.slots.push(session.slot);
+        pending.rows.push(row);
+        if session.window.end <= closed {
+            self.flush(rows, pending);
+            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
+            let firing = Firing { revision: session.revision, pane: Pane::Late, operation, reason: None };
+            self.emit(vec![(key, session, firing, by)], fired)?;
+            let session = &mut self.sessions[key as usize][place];
+            (session.revision, session.is_shown, session.is_closed) = (session.revision + 1, true, true);
+            self.expiry.push(Reverse((session.window.end, key, session.slot)));
+        } else if self.spec.early && !session.is_changed {
+            self.sessions[key as usize][place].is_changed = true;
+            self.changed.push((key, session.slot));
+        }
         Ok(())
     }
 
-    /// Drops keys without sessions when most are.
-    fn compact(&mut self) {
-        if self.keys.len() - self.live_keys <= self.live_keys + SPARE_KEYS {
-            return;
+    /// Makes one session of those in `range` and the record's own window. Those that were shown and become another one are taken back.
+    fn join(
+        &mut self,
+        key: u32,
+        range: std::ops::Range<usize>,
+        record: Window,
+        (rows, pending): (&WindowRows, &mut Pending),
+        by: (Cause, i64),
+        fired: &mut Fired,
+    ) -> Result<()> {
+        let list = &mut self.sessions[key as usize];
+        if range.is_empty() {
+            let slot = self.new_slot();
+            let session =
+                Session { window: record, slot, revision: 0, is_shown: false, is_closed: false, is_changed: false };
+            self.sessions[key as usize].insert(range.start, session);
+            self.keys.hold(key);
+            self.due.push(Reverse((record.end, key, slot)));
+            return Ok(());
         }
-        let sessions = &self.sessions;
-        let kept = self.keys.retain(|key| !sessions[key as usize].is_empty());
-        self.sessions = kept.iter().map(|key| std::mem::take(&mut self.sessions[*key as usize])).collect();
-        let numbered = (0u32..).zip(&self.sessions);
-        let due = numbered.flat_map(|(key, list)| list.iter().map(move |s| Reverse((s.window.end, key, s.slot))));
-        self.due = due.collect();
+        let window = list[range.clone()].iter().fold(record, |window, session| cover(window, session.window));
+        let first = &mut list[range.start];
+        if range.len() == 1 && first.window == window {
+            return Ok(());
+        }
+        let shown: Vec<Session> = list[range.clone()].iter().filter(|session| session.is_shown).copied().collect();
+        if !shown.is_empty() || range.len() > 1 {
+            self.flush(rows, pending);
+        }
+        let taken_back = shown.into_iter().map(|session| {
+            let revision = session.revision - 1;
+            let firing = Firing { revision, pane: Pane::Late, operation: Operation::Delete, reason: None };
+            (key, session, firing, by)
+        });
+        self.emit(taken_back.collect(), fired)?;
+        let list = &mut self.sessions[key as usize];
+        let revision = list[range.clone()].iter().map(|session| session.revision).max().unwrap_or(0);
+        let changed = list[range.clone()].iter().any(|session| session.is_changed);
+        let others: Vec<Session> = list.drain(range.start + 1..range.end).collect();
+        let first = &mut list[range.start];
+        let (slot, moved, was_changed) =
+            (first.slot, first.window.end != window.end || first.is_closed, first.is_changed);
+        *first = Session { window, slot, revision, is_shown: false, is_closed: false, is_changed: changed };
+        if changed && !was_changed {
+            self.changed.push((key, slot));
+        }
+        if moved {
+            self.due.push(Reverse((window.end, key, slot)));
+        }
+        for other in others {
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
+            self.release(key, other.slot);
+        }
+        Ok(())
+    }
+
+    /// Sessions that close at `watermark`, which are not closed yet.
+    fn take_closed(&mut self, watermark: i64, course: &Course<'_>) -> Vec<Showing> {
+        let horizon = self.spec.clock.horizon(watermark);
+        let mut results = Vec::new();
+        while let Some(Reverse((end, key, slot))) = self.due.peek().copied()
+            && end <= horizon
+        {
+            self.due.pop();
+            let sessions = &mut self.sessions[key as usize];
+            // None: the session was joined to another one, which has an entry of its own, or is gone.
+            let Some(session) = sessions.iter_mut().find(|session| session.slot == slot && !session.is_closed) else {
+                continue;
+            };
+            if session.window.end > horizon {
+                self.due.push(Reverse((session.window.end, key, slot)));
+                continue;
+            }
+            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
+            let firing = Firing { revision: session.revision, pane: Pane::OnTime, operation, reason: None };
+            let goal = self.spec.clock.goal(session.window.end);
+            (session.is_closed, session.is_shown, session.is_changed) = (true, true, false);
+            session.revision += 1;
+            results.push((key, *session, firing, (course.reached)(goal)));
+        }
+        results
+    }
+
+    /// Adds results in output order.
+    fn emit(&mut self, mut results: Vec<Showing>, fired: &mut Fired) -> Result<()> {
+        if results.is_empty() {
+            return Ok(());
+        }
+        let rank = |(_, session, _, by): &Showing| (by.0, session.window.end, session.window.start);
+        let keys = &self.keys;
+        results.sort_by(|a, b| {
+            let by_key = || keys.hash(a.0).cmp(&keys.hash(b.0)).then_with(|| keys.key(a.0).cmp(keys.key(b.0)));
+            rank(a).cmp(&rank(b)).then_with(by_key)
+        });
+        let slots: Vec<u32> = results.iter().map(|(_, session, ..)| session.slot).collect();
+        let mut columns = self.spec.codec.decode(results.iter().map(|(key, ..)| keys.key(*key)))?;
+        for accumulator in &self.accumulators {
+            columns.push(accumulator.results(&slots)?);
+        }
+        for (_, session, firing, (cause, before)) in &results {
+            fired.causes.push(*cause);
+            fired.before.push(*before);
+            fired.windows.push(session.window);
+            fired.firings.push(*firing);
+        }
+        fired.pieces.push(columns);
+        Ok(())
+    }
+
+    /// Drops sessions that have expired.
+    fn expire(&mut self, watermark: i64) {
+        let expired = self.spec.expired(watermark);
+        while let Some(Reverse((end, key, slot))) = self.expiry.peek().copied()
+            && end <= expired
+        {
+            self.expiry.pop();
+            let sessions = &mut self.sessions[key as usize];
+            let place = sessions.iter().position(|s| s.slot == slot && s.is_closed && s.window.end <= expired);
+            if let Some(place) = place {
+                sessions.remove(place);
+                self.release(key, slot);
+            }
+        }
     }
 }
 
 impl WindowOperator for SessionWindows {
-    fn take(&mut self, rows: &WindowRows, from: usize, missed: &mut Missed) -> Result<Taken> {
-        let end = u32::try_from(rows.rowtimes.len()).expect("a batch has fewer than 4 billion rows");
-        let numbers: Vec<u32> = (0..end).skip(from).collect();
-        let mut keys = Vec::with_capacity(numbers.len());
-        rows.keys.intern(&mut self.keys, &numbers, &mut keys);
-        self.sessions.resize_with(self.keys.len(), Vec::new);
+    fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
+        let mut keys = Vec::with_capacity(picked.len());
+        self.keys.intern(&rows.keys, picked, &mut keys);
+        self.sessions.resize_with(self.keys.bound().max(self.sessions.len()), Vec::new);
+        // Numbers stay what they are until the last row is in.
+        keys.iter().for_each(|key| self.keys.hold(*key));
         let mut pending = Pending::default();
-        for (number, key) in numbers.into_iter().zip(keys) {
-            let row = number as usize;
-            let Some(record) = alone(rows.rowtimes[row], self.gap) else {
-                missed.beyond_time.push(number);
-                continue;
-            };
-            match self.place(key, record, rows.before[row], &mut |this| this.flush(rows, &mut pending)) {
-                None => missed.late.push(number),
-                Some(slot) => {
-                    pending.slots.push(slot);
-                    pending.rows.push(number);
-                }
-            }
+        for (row, key) in picked.iter().zip(&keys) {
+            self.add((rows, *row, *key), &mut pending, course, fired)?;
         }
         self.flush(rows, &mut pending);
-        Ok(Taken::All)
+        keys.iter().for_each(|key| self.keys.release(*key));
+        Ok(())
     }
 
-    fn close(&mut self, watermark: i64, cause_of: CauseOf<'_>, closed: &mut Closed) -> Result<bool> {
-        let taken = self.take_closed(watermark);
-        self.emit(taken, cause_of, closed)?;
-        self.compact();
+    fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
+        let results = self.take_closed(watermark, course);
+        fired.closed += results.len() as u64;
+        let closed: Vec<(u32, Session)> = results.iter().map(|(key, session, ..)| (*key, *session)).collect();
+        self.emit(results, fired)?;
+        for (key, session) in closed {
+            match self.spec.lateness_ms {
+                0 => {
+                    self.sessions[key as usize].retain(|other| other.slot != session.slot);
+                    self.release(key, session.slot);
+                }
+                _ => self.expiry.push(Reverse((session.window.end, key, session.slot))),
+            }
+        }
+        self.expire(watermark);
         Ok(false)
     }
 
-    fn next_goal(&self) -> Option<i64> {
-        self.due.peek().map(|Reverse((end, _, _))| end - 1)
+    fn tick(&mut self, by: (Cause, i64), fired: &mut Fired) -> Result<()> {
+        let mut results = Vec::new();
+        for (key, slot) in std::mem::take(&mut self.changed) {
+            let mut sessions = self.sessions[key as usize].iter_mut();
+            let Some(session) = sessions.find(|session| session.slot == slot && session.is_changed) else { continue };
+            session.is_changed = false;
+            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
+            let firing = Firing { revision: session.revision, pane: Pane::Early, operation, reason: None };
+            session.revision += 1;
+            session.is_shown = true;
+            results.push((key, *session, firing, by));
+        }
+        self.emit(results, fired)
     }
 
-    fn windows_of(&self, time: i64) -> Vec<Window> {
-        alone(time, self.gap).into_iter().collect()
+    fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    fn next_goal(&self) -> Option<i64> {
+        self.due.peek().map(|Reverse((end, _, _))| self.spec.clock.goal(*end))
+    }
+
+    fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window> {
+        alone(rows.times[row], self.gap).into_iter().collect()
     }
 
     fn byte_len(&self) -> usize {
         let lists = self.sessions.iter().map(|list| size_of::<Vec<Session>>() + list.capacity() * size_of::<Session>());
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
-        let others = self.due.capacity() * size_of::<Due>() + self.free.capacity() * size_of::<u32>();
-        self.keys.byte_len() + lists.sum::<usize>() + accumulators.sum::<usize>() + others
+        let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
+        let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
+        self.keys.byte_len() + lists.sum::<usize>() + accumulators.sum::<usize>() + heaps + others
     }
 }

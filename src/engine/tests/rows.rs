@@ -236,7 +236,8 @@ fn an_ended_engine_takes_nothing_more() {
 #[test]
 fn bad_plans_are_refused() {
     for kind in [
-        WindowKind::Hop { size_ms: 10, slide_ms: 3, offset_ms: 0 },
+        WindowKind::Hop { size_ms: 10, slide_ms: 0, offset_ms: 0 },
+        WindowKind::Count { size: 0, timeout_ms: None },
         WindowKind::Cumulate { max_ms: 3, step_ms: 10, offset_ms: 0 },
         WindowKind::Tumble { size_ms: 0, offset_ms: 0 },
         WindowKind::Session { gap_ms: 0 },

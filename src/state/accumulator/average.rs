@@ -206,9 +206,10 @@ macro_rules! decimal_accumulator {
                 update.each(|slot, row| self.totals.0[slot].add(values[row], 1));
             }
 
-            fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-                for (total, slot) in same::<Self>(other).totals.0.iter().zip(into) {
-                    self.totals.0[*slot as usize].merge(total);
+            fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+                let later = &same::<Self>(other).totals.0;
+                for (from, into) in from.iter().zip(into) {
+                    self.totals.0[*into as usize].merge(&later[*from as usize]);
                 }
             }
 

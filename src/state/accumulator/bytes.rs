@@ -75,10 +75,11 @@ impl Accumulator for Bytes {
         }
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (kept, slot) in same::<Bytes>(other).kept.iter().zip(into) {
-            if let Some((position, value)) = kept {
-                self.offer(*slot as usize, *position, value);
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Bytes>(other).kept;
+        for (from, into) in from.iter().zip(into) {
+            if let Some((position, value)) = &later[*from as usize] {
+                self.offer(*into as usize, *position, value);
             }
         }
     }

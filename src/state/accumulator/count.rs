@@ -30,9 +30,10 @@ impl Accumulator for Count {
         }
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (count, slot) in same::<Count>(other).counts.iter().zip(into) {
-            self.counts[*slot as usize] += count;
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Count>(other).counts;
+        for (from, into) in from.iter().zip(into) {
+            self.counts[*into as usize] += later[*from as usize];
         }
     }
 

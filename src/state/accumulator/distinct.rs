@@ -76,10 +76,11 @@ impl Accumulator for Distinct {
         self.inner.update(&Update { slots: &slots, rows: &rows, ..*update });
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (table, slot) in same::<Distinct>(other).seen.iter().zip(into) {
-            if let Some(table) = table {
-                self.absorb(table, *slot);
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Distinct>(other).seen;
+        for (from, into) in from.iter().zip(into) {
+            if let Some(table) = &later[*from as usize] {
+                self.absorb(table, *into);
             }
         }
     }

@@ -57,9 +57,10 @@ impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
         update.each(|slot, row| F::add(&mut states[slot], values[row], update.position(row)));
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (state, slot) in same::<Self>(other).states.iter().zip(into) {
-            F::merge(&mut self.states[*slot as usize], state);
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Self>(other).states;
+        for (from, into) in from.iter().zip(into) {
+            F::merge(&mut self.states[*into as usize], &later[*from as usize]);
         }
     }
 

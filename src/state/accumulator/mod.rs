@@ -188,8 +188,8 @@ pub trait Accumulator: Send + Sync {
     fn reset(&mut self, slot: u32);
     /// Adds rows.
     fn update(&mut self, update: &Update<'_>);
-    /// Adds slot `i` of `other`, which was made from the same spec, to slot `into[i]`, for each `i`. `other` comes later in time.
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]);
+    /// Adds slot `from[i]` of `other`, which was made from the same spec, to slot `into[i]`, for each `i`. `other` comes later in time.
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]);
     /// Adds slot `from` of the same accumulator to slot `into`; `from` comes later in time.
     fn fold(&mut self, from: u32, into: u32);
     /// The results of these slots, of the result type.

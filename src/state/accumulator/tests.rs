@@ -267,7 +267,7 @@ proptest! {
         late.grow(2);
         add(&mut *early, &values, &all, 0..cut);
         add(&mut *late, &values, &all, cut..values.len());
-        early.merge(&*late, &[0, 1]);
+        early.merge(&*late, &[0, 1], &[0, 1]);
         prop_assert_eq!(&early.results(&[1]).expect("a result"), &expected);
 
         let mut both = build(&spec).expect("defined");

@@ -1,0 +1,229 @@
+//! Windows of so many records of a key, or of those that came within a time after the first one. A window closes with the record that
+//! makes it full; when its time is over (by the watermark, or by the append clock); or with the end of the input. The count wins where
+//! one record does both.
+
+use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
+use crate::engine::output::{Cause, Firing, Operation, Pane, Reason};
+use crate::engine::plan::TimeDomain;
+use crate::error::Result;
+use crate::state::accumulator::{Accumulator, build};
+use crate::state::dictionary::Dictionary;
+use crate::types::{AppendTime, US_PER_MS};
+use crate::window::Window;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// From the least time of its records to behind the greatest.
+    window: Window,
+    count: u64,
+    slot: u32,
+    /// Tells it from other windows of its key.
+    number: u64,
+}
+
+/// When the time of a window is over: a watermark in ms, or an append time in us; the window's number and key.
+type Due = Reverse<(i64, u64, u32)>;
+
+/// A window that has closed: key, window, why, cause and the watermark before it.
+type Done = (u32, Open, Reason, (Cause, i64));
+
+/// The open windows of one aggregation.
+pub(in crate::engine) struct CountWindows {
+    size: u64,
+    timeout_ms: Option<i64>,
+    domain: TimeDomain,
+    spec: WindowSpec,
+    keys: Dictionary,
+    /// By key.
+    open: Vec<Option<Open>>,
+    accumulators: Vec<Box<dyn Accumulator>>,
+    slots: u32,
+    free: Vec<u32>,
+    due: BinaryHeap<Due>,
+    numbered: u64,
+    done: Vec<Done>,
+}
+
+impl CountWindows {
+    pub fn new(size: u64, timeout_ms: Option<i64>, domain: TimeDomain, spec: WindowSpec) -> Result<CountWindows> {
+        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        Ok(CountWindows {
+            size,
+            timeout_ms,
+            domain,
+            keys: Dictionary::new(&spec.codec),
+            spec,
+            open: Vec::new(),
+            accumulators,
+            slots: 0,
+            free: Vec::new(),
+            due: BinaryHeap::new(),
+            numbered: 0,
+            done: Vec::new(),
+        })
+    }
+
+    fn start(&mut self, key: u32, rowtime: i64, time: i64, append_us: i64) -> Open {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        self.numbered += 1;
+        self.keys.hold(key);
+        if let Some(timeout_ms) = self.timeout_ms {
+            let due = match self.domain {
+                TimeDomain::Event => rowtime.saturating_add(timeout_ms),
+                TimeDomain::Append => append_us.saturating_add(timeout_ms.saturating_mul(US_PER_MS)),
+            };
+            self.due.push(Reverse((due, self.numbered, key)));
+        }
+        Open { window: Window { start: time, end: time.saturating_add(1) }, count: 0, slot, number: self.numbered }
+    }
+
+    /// Closes windows whose time is over at `now` or before, earliest first.
+    fn over(&mut self, now: i64, by: &dyn Fn(i64) -> (Cause, i64)) {
+        while let Some(Reverse((due, number, key))) = self.due.peek().copied()
+            && due <= now
+        {
+            self.due.pop();
+            if let Some(open) = self.open[key as usize].take_if(|open| open.number == number) {
+                self.done.push((key, open, Reason::Timeout, by(due)));
+            }
+        }
+    }
+
+    /// Lets the heap begin with a window that is open.
+    fn skip_closed(&mut self) {
+        while let Some(Reverse((_, number, key))) = self.due.peek()
+            && self.open[*key as usize].is_none_or(|open| open.number != *number)
+        {
+            self.due.pop();
+        }
+    }
+
+    /// Emits what has closed.
+    fn emit(&mut self, fired: &mut Fired) -> Result<()> {
+        if self.done.is_empty() {
+            return Ok(());
+        }
+        let mut done = std::mem::take(&mut self.done);
+        let keys = &self.keys;
+        let rank = |(_, open, _, by): &Done| (by.0, open.window.end, open.window.start);
+        done.sort_by(|a, b| {
+            let by_key = || keys.hash(a.0).cmp(&keys.hash(b.0)).then_with(|| keys.key(a.0).cmp(keys.key(b.0)));
+            rank(a).cmp(&rank(b)).then_with(by_key)
+        });
+        let slots: Vec<u32> = done.iter().map(|(_, open, ..)| open.slot).collect();
+        let mut columns = self.spec.codec.decode(done.iter().map(|(key, ..)| keys.key(*key)))?;
+        for accumulator in &self.accumulators {
+            columns.push(accumulator.results(&slots)?);
+        }
+        for (_, open, reason, (cause, before)) in &done {
+            fired.causes.push(*cause);
+            fired.before.push(*before);
+            fired.windows.push(open.window);
+            let (pane, operation, reason) = (Pane::OnTime, Operation::Insert, Some(*reason));
+            fired.firings.push(Firing { revision: 0, pane, operation, reason });
+        }
+        fired.pieces.push(columns);
+        fired.closed += done.len() as u64;
+        for (key, open, ..) in done {
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.reset(open.slot));
+            self.free.push(open.slot);
+            self.keys.release(key);
+        }
+        self.skip_closed();
+        Ok(())
+    }
+}
+
+/// By the append clock a window's time is over at a moment of it.
+fn by_clock(due: i64) -> (Cause, i64) {
+    (Cause::clock(AppendTime(due)), due.div_euclid(US_PER_MS).saturating_sub(1))
+}
+
+impl WindowOperator for CountWindows {
+    fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
+        let (mut keys, mut slots) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
+        self.keys.intern(&rows.keys, picked, &mut keys);
+        self.open.resize(self.keys.bound().max(self.open.len()), None);
+        // Numbers stay what they are until the last row is in.
+        keys.iter().for_each(|key| self.keys.hold(*key));
+        for (number, key) in picked.iter().zip(&keys) {
+            let (row, cause) = (*number as usize, (course.of_row)(*number));
+            match self.domain {
+                TimeDomain::Event => self.over(rows.before[row], course.reached),
+                TimeDomain::Append => self.over(cause.time_us(), &by_clock),
+            }
+            let time = rows.times[row];
+            let mut open = match self.open[*key as usize] {
+                Some(open) => open,
+                None => self.start(*key, rows.rowtimes[row], time, cause.time_us()),
+            };
+            open.count += 1;
+            open.window.start = open.window.start.min(time);
+            open.window.end = open.window.end.max(time.saturating_add(1));
+            slots.push(open.slot);
+            let is_full = open.count >= self.size;
+            self.open[*key as usize] = (!is_full).then_some(open);
+            if is_full {
+                self.done.push((*key, open, Reason::Count, (cause, rows.before[row])));
+            }
+        }
+        for accumulator in &mut self.accumulators {
+            accumulator.grow(self.slots as usize);
+        }
+        rows.arguments.update(&mut self.accumulators, &slots, picked);
+        self.emit(fired)?;
+        keys.iter().for_each(|key| self.keys.release(*key));
+        Ok(())
+    }
+
+    fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
+        if self.domain == TimeDomain::Event {
+            self.over(watermark, course.reached);
+            self.emit(fired)?;
+        }
+        Ok(false)
+    }
+
+    fn time_out(&mut self, clock: AppendTime, _watermark: i64, fired: &mut Fired) -> Result<()> {
+        if self.domain == TimeDomain::Append {
+            self.over(clock.0, &by_clock);
+            self.emit(fired)?;
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<AppendTime> {
+        let first = self.due.peek().filter(|_| self.domain == TimeDomain::Append);
+        first.map(|Reverse((due, ..))| AppendTime(*due))
+    }
+
+    fn finish(&mut self, watermark: i64, fired: &mut Fired) -> Result<bool> {
+        for (key, open) in (0u32..).zip(&mut self.open) {
+            if let Some(open) = open.take() {
+                self.done.push((key, open, Reason::End, (Cause::END, watermark)));
+            }
+        }
+        self.emit(fired)?;
+        Ok(false)
+    }
+
+    fn next_goal(&self) -> Option<i64> {
+        let first = self.due.peek().filter(|_| self.domain == TimeDomain::Event);
+        first.map(|Reverse((goal, ..))| *goal)
+    }
+
+    fn windows_of(&self, _: &WindowRows, _: usize) -> Vec<Window> {
+        Vec::new()
+    }
+
+    fn byte_len(&self) -> usize {
+        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len()).sum::<usize>();
+        let open = self.open.capacity() * size_of::<Option<Open>>() + self.due.capacity() * size_of::<Due>();
+        self.keys.byte_len() + accumulators + open + self.free.capacity() * 4
+    }
+}

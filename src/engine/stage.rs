@@ -1,0 +1,308 @@
+//! One stateful step of a pipeline with the stateless steps behind it: rows into what its operator wants, and what comes out into rows.
+
+use super::eval;
+use super::operators::assign::{assign, rowtime_column, window_columns};
+use super::operators::filter_project::{filter, project};
+use super::operators::window_count::CountWindows;
+use super::operators::window_rank::{RankWindows, Ranked};
+use super::operators::window_session::SessionWindows;
+use super::operators::window_slices::SliceWindows;
+use super::operators::{Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
+use super::output::Cause;
+use super::plan::{Emission, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
+use super::source::batch;
+use crate::error::{Error, Result};
+use crate::state::accumulator::{AggregateSpec, build};
+use crate::state::keys::KeyCodec;
+use crate::state::slice::Arguments;
+use crate::window::Window;
+use crate::window::assign::Slicer;
+use crate::window::clock::WindowClock;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::{SortOptions, concat};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use std::sync::Arc;
+
+/// A stateless step with what can be worked out once.
+pub(super) enum Prepared {
+    Plain(Step),
+    Assign { slicer: Slicer, clock: WindowClock, step: Step },
+}
+
+/// A stateful step.
+pub(super) struct Stage {
+    pub operator: Box<dyn WindowOperator>,
+    pub clock: WindowClock,
+    input: Input,
+    /// The row that comes out of the operator.
+    schema: SchemaRef,
+    after: Vec<Prepared>,
+    /// Rows taken so far that are no records: their places in the order.
+    arrived: u64,
+}
+
+/// What an operator reads of a row.
+enum Input {
+    Aggregate {
+        plan: WindowPlan,
+        codec: KeyCodec,
+        /// Some aggregate looks at positions.
+        needs_positions: bool,
+    },
+    Rank {
+        plan: RankPlan,
+        codec: KeyCodec,
+        /// ORDER BY as bytes.
+        order: RowConverter,
+    },
+}
+
+/// Where the rows of a stage come from.
+pub(super) struct Origins<'a> {
+    /// By origin: the watermark before it.
+    pub before: &'a [i64],
+    /// The position of an origin in the log; `None`: they are no records.
+    pub positions: Option<&'a dyn Fn(&[u32]) -> Vec<u64>>,
+}
+
+impl Origins<'_> {
+    /// The watermark before each row.
+    fn of(&self, rows: &Rows) -> Vec<i64> {
+        let all = rows.origin.len() == self.before.len();
+        match all && rows.origin.iter().copied().eq((0u32..).take(self.before.len())) {
+            true => self.before.to_vec(),
+            false => rows.origin.iter().map(|row| self.before[*row as usize]).collect(),
+        }
+    }
+}
+
+impl Stage {
+    /// The operator of `step`, with the steps behind it.
+    pub fn new(step: &Step, after: &[Step], domain: TimeDomain, emission: Emission) -> Result<Stage> {
+        let after = prepare(after)?;
+        match step {
+            Step::Aggregate(plan) => Stage::aggregate(plan, after, domain, emission),
+            Step::Rank(plan) => Stage::rank(plan, after),
+            _ => Err(Error::internal("a stateless step as a stage")),
+        }
+    }
+
+    fn aggregate(plan: &WindowPlan, after: Vec<Prepared>, domain: TimeDomain, emission: Emission) -> Result<Stage> {
+        let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
+        let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
+            function: call.function,
+            distinct: call.distinct,
+            argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
+            result: call.field.data_type().clone(),
+        });
+        let clock = WindowClock { zone: plan.zone };
+        let spec = WindowSpec {
+            codec: codec.clone(),
+            aggregates: aggregates.collect(),
+            clock,
+            lateness_ms: emission.lateness_ms.max(0),
+            early: emission.early_us.is_some(),
+        };
+        // Said now, not with the first row.
+        spec.aggregates.iter().try_for_each(|aggregate| build(aggregate).map(drop))?;
+        let needs_positions = spec.aggregates.iter().any(|aggregate| aggregate.function.is_by_position());
+        let operator: Box<dyn WindowOperator> = match plan.kind {
+            WindowKind::Session { gap_ms } if gap_ms > 0 => Box::new(SessionWindows::new(gap_ms, spec)?),
+            WindowKind::Session { .. } => return Err(Error::input("the gap of a session is positive")),
+            WindowKind::Count { size: 0, .. } => {
+                return Err(Error::input("a window by count takes at least one record"));
+            }
+            WindowKind::Count { size, timeout_ms } => Box::new(CountWindows::new(size, timeout_ms, domain, spec)?),
+            kind => Box::new(SliceWindows::new(slicer(kind)?, spec)),
+        };
+        let input = Input::Aggregate { plan: plan.clone(), codec, needs_positions };
+        Ok(Stage { operator, clock, input, schema: Arc::clone(&plan.schema), after, arrived: 0 })
+    }
+
+    fn rank(plan: &RankPlan, after: Vec<Prepared>) -> Result<Stage> {
+        let codec = KeyCodec::new(plan.partition.iter().map(|key| key.field.data_type().clone()).collect())?;
+        let width = plan.schema.fields().len() - usize::from(plan.number);
+        let fields: Vec<_> = plan.schema.fields().iter().take(width).cloned().collect();
+        let row = Schema::new(fields);
+        let order = plan.order.iter().map(|key| {
+            let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
+            let data_type =
+                key.expr.data_type(&row).map_err(|e| Error::internal(format!("an ORDER BY without a type: {e}")))?;
+            Ok(SortField::new_with_options(data_type, options))
+        });
+        let order = RowConverter::new(order.collect::<Result<_>>()?)
+            .map_err(|e| Error::input(format!("ROW_NUMBER cannot order by this: {e}")))?;
+        let operator = Box::new(RankWindows::new(plan, &codec)?);
+        let clock = WindowClock { zone: plan.zone };
+        let schema = Arc::clone(&plan.schema);
+        let input = Input::Rank { plan: plan.clone(), codec, order };
+        Ok(Stage { operator, clock, input, schema, after, arrived: 0 })
+    }
+
+    /// Keys, arguments and times of rows. Rows that have none of them are rejected.
+    pub fn input(&mut self, rows: &mut Rows, origins: &Origins<'_>) -> Result<WindowRows> {
+        let Input::Aggregate { plan, codec, needs_positions } = &self.input else { return self.ranked(rows, origins) };
+        reject_null_rowtimes(rows, plan.rowtime)?;
+        let columns = rows.evaluate(&|batch| {
+            let mut columns = eval::columns(&plan.keys, batch)?;
+            for call in &plan.aggregates {
+                if let Some(argument) = &call.argument {
+                    columns.push(eval::column(&**argument, batch, &call.argument_type)?);
+                }
+                if let Some(filter) = &call.filter {
+                    columns.push(eval::column(&**filter, batch, &DataType::Boolean)?);
+                }
+            }
+            Ok(columns)
+        })?;
+        let keys = codec.encode(&columns[..plan.keys.len()]);
+        let mut columns = columns.into_iter().skip(plan.keys.len());
+        let (mut values, mut filters) = (Vec::new(), Vec::new());
+        for call in &plan.aggregates {
+            values.push(call.argument.as_ref().and_then(|_| columns.next()));
+            filters.push(call.filter.as_ref().and_then(|_| columns.next()).map(|mask| true_rows(&mask)));
+        }
+        let positions = match (*needs_positions, origins.positions) {
+            (false, _) => Vec::new(),
+            (true, Some(positions)) => positions(&rows.origin),
+            (true, None) => (self.arrived..).take(rows.origin.len()).collect(),
+        };
+        self.arrived += rows.origin.len() as u64;
+        let windows = match plan.kind {
+            WindowKind::Attached { start, end } => windows_of(&rows.batch, start, end)?,
+            _ => Vec::new(),
+        };
+        let rowtimes = rowtime_column(&rows.batch, plan.rowtime)?.values().clone();
+        let times = match self.clock.zone {
+            None => rowtimes.clone(),
+            Some(_) => rowtimes.iter().map(|time| self.clock.local(*time)).collect(),
+        };
+        let (before, arguments) = (origins.of(rows), Arguments { values, filters, positions });
+        Ok(WindowRows { rowtimes, times, before, windows, keys, arguments, ranked: None })
+    }
+
+    fn ranked(&self, rows: &mut Rows, origins: &Origins<'_>) -> Result<WindowRows> {
+        let Input::Rank { plan, codec, order } = &self.input else {
+            return Err(Error::internal("ranked rows of an aggregation"));
+        };
+        let columns = rows.evaluate(&|batch| {
+            let mut columns = eval::columns(&plan.partition, batch)?;
+            for key in &plan.order {
+                columns.push(key.expr.evaluate(batch)?.into_array(batch.num_rows())?);
+            }
+            Ok(columns)
+        })?;
+        let (partition, by) = columns.split_at(plan.partition.len());
+        let windows = windows_of(&rows.batch, plan.window_start, plan.window_end)?;
+        let order = order.convert_columns(by).map_err(|e| arrow_error("ORDER BY", e))?;
+        Ok(WindowRows {
+            rowtimes: Vec::new().into(),
+            times: Vec::new().into(),
+            before: origins.of(rows),
+            windows,
+            keys: codec.encode(partition),
+            arguments: Arguments { values: Vec::new(), filters: Vec::new(), positions: Vec::new() },
+            ranked: Some(Ranked { order, columns: rows.batch.columns().to_vec() }),
+        })
+    }
+
+    /// What fired, as rows.
+    pub fn results(&self, fired: &Fired) -> Result<RecordBatch> {
+        let mut columns = joined(&fired.pieces)?;
+        let Input::Aggregate { plan, .. } = &self.input else { return batch(&self.schema, columns, fired.len()) };
+        let reasons = matches!(plan.kind, WindowKind::Count { .. });
+        columns.extend(window_columns(&fired.windows, &self.schema, usize::from(reasons), self.clock)?);
+        if reasons {
+            let reason = fired.firings.iter().map(|firing| firing.reason.map_or("", |reason| reason.name()));
+            columns.push(Arc::new(StringArray::from_iter_values(reason)) as ArrayRef);
+        }
+        batch(&self.schema, columns, fired.len())
+    }
+
+    /// The stateless steps behind the operator.
+    pub fn pass_on(&self, rows: &mut Rows) -> Result<()> {
+        run(&self.after, rows)
+    }
+}
+
+fn reject_null_rowtimes(rows: &mut Rows, rowtime: usize) -> Result<()> {
+    let times = rowtime_column(&rows.batch, rowtime)?;
+    let Some(nulls) = times.nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(()) };
+    rows.null_rowtime += nulls.null_count() as u64;
+    let (valid, null): (Vec<u32>, Vec<u32>) = (0u32..).take(nulls.len()).partition(|row| nulls.is_valid(*row as usize));
+    let why = "the rowtime of the window is NULL";
+    rows.rejected.extend(null.iter().map(|row| (rows.origin[*row as usize], why.to_owned())));
+    rows.keep(valid)
+}
+
+/// The windows that rows bring along.
+fn windows_of(batch: &RecordBatch, start: usize, end: usize) -> Result<Vec<Window>> {
+    let (starts, ends) = (rowtime_column(batch, start)?, rowtime_column(batch, end)?);
+    Ok(starts.values().iter().zip(ends.values()).map(|(start, end)| Window { start: *start, end: *end }).collect())
+}
+
+/// Stateless steps, ready to be run.
+pub(super) fn prepare(steps: &[Step]) -> Result<Vec<Prepared>> {
+    let prepared = steps.iter().map(|step| match step {
+        Step::AssignWindows { kind, zone, .. } => {
+            Ok(Prepared::Assign { slicer: slicer(*kind)?, clock: WindowClock { zone: *zone }, step: step.clone() })
+        }
+        _ => Ok(Prepared::Plain(step.clone())),
+    });
+    prepared.collect()
+}
+
+fn slicer(kind: WindowKind) -> Result<Slicer> {
+    let slicer =
+        Slicer::new(kind).ok_or_else(|| Error::internal("these windows depend on data: they cannot be assigned"))?;
+    match slicer.is_valid() {
+        true => Ok(slicer),
+        false => Err(Error::input(format!(
+            "{kind:?}: sizes are positive, and that of growing windows is a multiple of the step"
+        ))),
+    }
+}
+
+/// Runs stateless steps.
+pub(super) fn run(steps: &[Prepared], rows: &mut Rows) -> Result<()> {
+    for step in steps {
+        match step {
+            Prepared::Plain(Step::Filter(predicate)) => filter(rows, predicate)?,
+            Prepared::Plain(Step::Project { columns, schema }) => project(rows, columns, schema)?,
+            Prepared::Assign { slicer, clock, step: Step::AssignWindows { rowtime, schema, .. } } => {
+                assign(rows, slicer, *clock, *rowtime, schema)?;
+            }
+            _ => return Err(Error::internal("a window step without its windows")),
+        }
+    }
+    Ok(())
+}
+
+fn true_rows(mask: &ArrayRef) -> Vec<bool> {
+    let mask = mask.as_boolean();
+    (0..mask.len()).map(|row| mask.is_valid(row) && mask.value(row)).collect()
+}
+
+/// Column by column the pieces in order.
+fn joined(pieces: &[Vec<ArrayRef>]) -> Result<Vec<ArrayRef>> {
+    if let [one] = pieces {
+        return Ok(one.clone());
+    }
+    let width = pieces.first().map_or(0, Vec::len);
+    let columns = (0..width).map(|column| {
+        let parts: Vec<&dyn Array> = pieces.iter().map(|piece| &*piece[column]).collect();
+        concat(&parts).map_err(|e| arrow_error("joining closed windows", e))
+    });
+    columns.collect()
+}
+
+/// Brings what fired into the order of its causes; what one cause made keeps its order.
+pub(super) fn in_order(fired: &Fired) -> Option<Vec<u32>> {
+    if fired.causes.is_sorted() {
+        return None;
+    }
+    let mut order: Vec<u32> = (0u32..).take(fired.len()).collect();
+    order.sort_by_key(|row| -> Cause { fired.causes[*row as usize] });
+    Some(order)
+}
