@@ -64,7 +64,7 @@ pub(super) enum Operation {
 }
 
 /// Why a window of records closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Reason {
     /// It has as many records as it takes.
     Count,

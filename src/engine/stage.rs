@@ -113,6 +113,7 @@ impl Stage {
             WindowKind::Count { size: 0, .. } => {
                 return Err(Error::input("a window by count takes at least one record"));
             }
+            WindowKind::Count { timeout_ms: Some(..=0), .. } => return Err(Error::input("a timeout is positive")),
             WindowKind::Count { size, timeout_ms } => Box::new(CountWindows::new(size, timeout_ms, domain, spec)?),
             kind => Box::new(SliceWindows::new(slicer(kind)?, spec)),
         };

@@ -21,6 +21,8 @@ struct Open {
     slot: u32,
     /// Tells it from other windows of its key.
     number: u64,
+    /// Its first record, and the watermark before it.
+    opened: (Cause, i64),
 }
 
 /// When the time of a window is over: a watermark in ms, or an append time in us; the window's number and key.
@@ -65,7 +67,7 @@ impl CountWindows {
         })
     }
 
-    fn start(&mut self, key: u32, rowtime: i64, time: i64, append_us: i64) -> Open {
+    fn start(&mut self, key: u32, rowtime: i64, time: i64, opened: (Cause, i64)) -> Open {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
             self.slots - 1
@@ -75,11 +77,12 @@ impl CountWindows {
         if let Some(timeout_ms) = self.timeout_ms {
             let due = match self.domain {
                 TimeDomain::Event => rowtime.saturating_add(timeout_ms),
-                TimeDomain::Append => append_us.saturating_add(timeout_ms.saturating_mul(US_PER_MS)),
+                TimeDomain::Append => opened.0.time_us().saturating_add(timeout_ms.saturating_mul(US_PER_MS)),
             };
             self.due.push(Reverse((due, self.numbered, key)));
         }
-        Open { window: Window { start: time, end: time.saturating_add(1) }, count: 0, slot, number: self.numbered }
+        let window = Window { start: time, end: time.saturating_add(1) };
+        Open { window, count: 0, slot, number: self.numbered, opened }
     }
 
     /// Closes windows whose time is over at `now` or before, earliest first.
@@ -89,7 +92,10 @@ impl CountWindows {
         {
             self.due.pop();
             if let Some(open) = self.open[key as usize].take_if(|open| open.number == number) {
-                self.done.push((key, open, Reason::Timeout, by(due)));
+                // The first record may have come when the time that begins with it was over already.
+                let by = by(due);
+                let by = if open.opened.0 > by.0 { open.opened } else { by };
+                self.done.push((key, open, Reason::Timeout, by));
             }
         }
     }
@@ -110,7 +116,8 @@ impl CountWindows {
         }
         let mut done = std::mem::take(&mut self.done);
         let keys = &self.keys;
-        let rank = |(_, open, _, by): &Done| (by.0, open.window.end, open.window.start);
+        // What a record fills comes out before what it brings the watermark to.
+        let rank = |(_, open, reason, by): &Done| (by.0, *reason, open.window.end, open.window.start);
         done.sort_by(|a, b| {
             let by_key = || keys.hash(a.0).cmp(&keys.hash(b.0)).then_with(|| keys.key(a.0).cmp(keys.key(b.0)));
             rank(a).cmp(&rank(b)).then_with(by_key)
@@ -160,7 +167,7 @@ impl WindowOperator for CountWindows {
             let time = rows.times[row];
             let mut open = match self.open[*key as usize] {
                 Some(open) => open,
-                None => self.start(*key, rows.rowtimes[row], time, cause.time_us()),
+                None => self.start(*key, rows.rowtimes[row], time, (cause, rows.before[row])),
             };
             open.count += 1;
             open.window.start = open.window.start.min(time);

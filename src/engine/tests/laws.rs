@@ -26,14 +26,125 @@ fn events() -> Vec<Event> {
 }
 
 fn plan() -> JobPlan {
-    let times = Times { bound_ms: 25, idle_ms: Some(30), quiet_close: true, max_future_ms: 1 << 40 };
     let kinds = [
         WindowKind::Tumble { size_ms: 20, offset_ms: 3 },
         WindowKind::Hop { size_ms: 60, slide_ms: 10, offset_ms: 0 },
         WindowKind::Cumulate { max_ms: 40, step_ms: 5, offset_ms: -1 },
         WindowKind::Session { gap_ms: 2 },
     ];
-    job(times, kinds.map(|kind| windowed(kind, calls())).to_vec())
+    job(plan_times(), kinds.map(|kind| windowed(kind, calls())).to_vec())
+}
+
+/// What an aggregation by key leaves for the next one: its count, without keys, by the window's columns.
+fn over_windows(kind: WindowKind, inner: &PipelinePlan) -> Step {
+    let row = inner.steps.iter().rev().find_map(Step::schema).expect("a schema").clone();
+    let place = |name: &str| row.index_of(name).expect("a window column");
+    let kind = match kind {
+        WindowKind::Attached { .. } => WindowKind::Attached { start: place("window_start"), end: place("window_end") },
+        other => other,
+    };
+    let argument = |name: &str| Some(col(name, &row).expect("a result"));
+    let field = Arc::new(Field::new("a", DataType::Int64, true));
+    let sum = |name: &str, function| AggregateCall {
+        function,
+        argument: argument(name),
+        argument_type: DataType::Int64,
+        distinct: false,
+        filter: None,
+        field: Arc::clone(&field),
+    };
+    let aggregates = vec![sum("a0", AggregateFunction::Sum), sum("a4", AggregateFunction::LastValue)];
+    let mut fields = vec![Field::new("a0", DataType::Int64, true), Field::new("a1", DataType::Int64, true)];
+    fields.extend(["window_start", "window_end", "window_time"].map(|name| Field::new(name, ms_type(), false)));
+    if let WindowKind::Count { .. } = kind {
+        fields.push(Field::new("window_reason", DataType::Utf8, false));
+    }
+    let rowtime = place(if matches!(kind, WindowKind::Attached { .. }) { "window_end" } else { "window_time" });
+    let schema = Arc::new(Schema::new(fields));
+    Step::Aggregate(WindowPlan { kind, rowtime, keys: vec![], aggregates, zone: None, schema })
+}
+
+/// The two rows of each window that count most, with their number.
+fn ranked(inner: &PipelinePlan) -> Step {
+    let row = inner.steps.iter().rev().find_map(Step::schema).expect("a schema").clone();
+    let place = |name: &str| row.index_of(name).expect("a window column");
+    let mut fields: Vec<_> = row.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("rownum", DataType::Int64, false)));
+    let order = |name: &str, descending| Order {
+        expr: col(name, &row).expect("a result"),
+        descending,
+        nulls_first: descending,
+    };
+    Step::Rank(RankPlan {
+        window_start: place("window_start"),
+        window_end: place("window_end"),
+        zone: None,
+        partition: vec![],
+        order: vec![order("a0", true), order("a1", false)],
+        last_wins: false,
+        from: 1,
+        limit: 2,
+        number: true,
+        schema: Arc::new(Schema::new(fields)),
+    })
+}
+
+/// Nests, ranks, counts, windows by append time, and windows that are emitted more than once.
+fn intricate_plan() -> JobPlan {
+    let tumble = WindowKind::Tumble { size_ms: 20, offset_ms: 3 };
+    let hop = WindowKind::Hop { size_ms: 25, slide_ms: 10, offset_ms: 0 };
+    let session = WindowKind::Session { gap_ms: 2 };
+    let attached = WindowKind::Attached { start: 0, end: 0 };
+    let again = |kind: WindowKind, lateness_ms: i64, early_ms: Option<i64>| {
+        let mut pipeline = windowed(kind, calls());
+        pipeline.emission = Emission { lateness_ms, early_us: early_ms.map(|ms| ms * 1000) };
+        pipeline
+    };
+    let nest = |kind: WindowKind, outer: WindowKind, lateness_ms: i64| {
+        let mut pipeline = again(kind, lateness_ms, None);
+        pipeline.steps.push(over_windows(outer, &pipeline));
+        pipeline
+    };
+    let mut top = windowed(hop, calls());
+    top.steps.push(ranked(&top));
+    let mut by_append = windowed(tumble, calls());
+    by_append.time = TimeDomain::Append;
+    let mut counted = windowed(WindowKind::Count { size: 7, timeout_ms: Some(12) }, calls());
+    counted.time = TimeDomain::Append;
+    let pipelines = vec![
+        again(hop, 15, None),
+        again(tumble, 0, Some(7)),
+        again(WindowKind::Cumulate { max_ms: 40, step_ms: 5, offset_ms: -1 }, 9, Some(11)),
+        again(session, 10, Some(13)),
+        nest(tumble, attached, 0),
+        nest(hop, WindowKind::Tumble { size_ms: 50, offset_ms: 0 }, 10),
+        nest(tumble, WindowKind::Session { gap_ms: 20 }, 0),
+        nest(session, WindowKind::Count { size: 5, timeout_ms: Some(30) }, 0),
+        top,
+        by_append,
+        counted,
+        windowed(WindowKind::Count { size: 9, timeout_ms: Some(40) }, calls()),
+    ];
+    job(plan_times(), pipelines)
+}
+
+fn plan_times() -> Times {
+    Times { bound_ms: 25, idle_ms: Some(30), quiet_close: true, max_future_ms: 1 << 40 }
+}
+
+#[test]
+fn batches_threads_and_the_clock_do_not_show_in_windows_of_any_kind() {
+    let (plan, events) = (intricate_plan(), events());
+    let (expected, counters) = run(&plan, &events, 1, None, 1);
+    assert!(expected.main[0].len() > 10_000, "{}", expected.main[0].len());
+    for (size, threads) in [(7, 1), (65_536, 1), (4_096, 2), (65_536, 8)] {
+        let (cut, cut_counters) = run(&plan, &events, size, None, threads);
+        assert_eq!(cut_counters, counters);
+        assert!(cut == expected, "batches of {size}, {threads} threads");
+    }
+    for every in [1, 50] {
+        assert!(asked_often(&plan, &events, every) == expected, "asked after every {every} batches");
+    }
 }
 
 #[test]
@@ -48,28 +159,33 @@ fn batches_and_threads_do_not_show() {
     }
 }
 
+/// Runs the events with the clock asked in between, after every so many batches.
+fn asked_often(plan: &JobPlan, events: &[Event], every: usize) -> Collected {
+    let mut engine = engine(plan, 1);
+    let mut collected = Collected::default();
+    let pushed = batches(events, 4_096);
+    let appends: Vec<i64> = pushed.iter().map(|(_, batch)| batch.append_times[0]).collect();
+    for (index, batch) in pushed.into_iter().enumerate() {
+        engine.push(vec![batch]).expect("a good batch");
+        let next = appends.get(index + 1).copied().unwrap_or(appends[index]);
+        let mut clock = appends[index];
+        while index % every == 0 && clock < next {
+            clock = (clock + 700).min(next);
+            engine.advance(AppendTime(clock)).expect("open");
+        }
+        collected.add(engine.drain());
+    }
+    engine.finish().expect("open");
+    collected.add(engine.drain());
+    collected
+}
+
 #[test]
 fn how_often_the_clock_is_asked_does_not_show() {
     let (plan, events) = (plan(), events());
     let (expected, _) = run(&plan, &events, 4_096, None, 1);
     for every in [1, 50] {
-        let mut engine = engine(&plan, 1);
-        let mut collected = Collected::default();
-        let pushed = batches(&events, 4_096);
-        let appends: Vec<i64> = pushed.iter().map(|(_, batch)| batch.append_times[0]).collect();
-        for (index, batch) in pushed.into_iter().enumerate() {
-            engine.push(vec![batch]).expect("a good batch");
-            let next = appends.get(index + 1).copied().unwrap_or(appends[index]);
-            let mut clock = appends[index];
-            while index % every == 0 && clock < next {
-                clock = (clock + 700).min(next);
-                engine.advance(AppendTime(clock)).expect("open");
-            }
-            collected.add(engine.drain());
-        }
-        engine.finish().expect("open");
-        collected.add(engine.drain());
-        assert!(collected == expected, "asked after every {every} batches");
+        assert!(asked_often(&plan, &events, every) == expected, "asked after every {every} batches");
     }
 }
 

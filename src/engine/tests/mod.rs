@@ -3,11 +3,12 @@
 mod decoded;
 mod laws;
 mod model;
+mod revisions;
 mod rows;
 
 use super::plan::{
-    AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, OutputPlan, PipelinePlan,
-    SinkKind, SourcePlan, StartupMode, Step, TimeDomain, WindowKind, WindowPlan,
+    AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, Order, OutputPlan, PipelinePlan,
+    RankPlan, SinkKind, SourcePlan, StartupMode, Step, TimeDomain, WindowKind, WindowPlan,
 };
 use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream};
 use crate::error::Result;
@@ -182,6 +183,9 @@ pub(super) fn windowed(kind: WindowKind, aggregates: Vec<AggregateCall>) -> Pipe
     fields.extend(aggregates.iter().enumerate().map(|(i, call)| (*call.field).clone().with_name(format!("a{i}"))));
     for name in ["window_start", "window_end", "window_time"] {
         fields.push(Field::new(name, ms_type(), false));
+    }
+    if let WindowKind::Count { .. } = kind {
+        fields.push(Field::new("window_reason", DataType::Utf8, false));
     }
     let keys = vec![named("k", column("k"), &source_schema())];
     let schema = Arc::new(Schema::new(fields));

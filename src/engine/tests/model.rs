@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 
 /// A row as the model sees it.
 #[derive(Debug, Clone)]
-struct Row {
-    append_ms: i64,
-    partition: u32,
-    key: String,
-    time: i64,
-    amount: i64,
+pub(super) struct Row {
+    pub append_ms: i64,
+    pub partition: u32,
+    pub key: String,
+    pub time: i64,
+    pub amount: i64,
 }
 
 impl Row {
-    fn event(&self) -> Event {
+    pub fn event(&self) -> Event {
         event(self.append_ms, self.partition, &self.key, self.time, self.amount)
     }
 }
@@ -29,23 +29,11 @@ struct Open {
 }
 
 impl Open {
-    /// All windows by definition, smallest numbers first.
     fn windows_of(&self, time: i64) -> Vec<Window> {
-        let all = |from: i64, step: i64, sizes: Vec<i64>| {
-            let near = time / step;
-            let starts = (near - 60..near + 60).map(move |k| from + k * step);
-            starts.flat_map(move |start| sizes.clone().into_iter().map(move |s| Window { start, end: start + s }))
-        };
-        let windows: Vec<Window> = match self.kind {
-            WindowKind::Tumble { size_ms, offset_ms } => all(offset_ms, size_ms, vec![size_ms]).collect(),
-            WindowKind::Hop { size_ms, slide_ms, offset_ms } => all(offset_ms, slide_ms, vec![size_ms]).collect(),
-            WindowKind::Cumulate { max_ms, step_ms, offset_ms } => {
-                all(offset_ms, max_ms, (1..=max_ms / step_ms).map(|k| k * step_ms).collect()).collect()
-            }
-            WindowKind::Session { gap_ms } => return vec![Window { start: time, end: time + gap_ms }],
-            other => panic!("{other:?} is not a matter of times alone"),
-        };
-        windows.into_iter().filter(|w| w.start <= time && time < w.end).collect()
+        match self.kind {
+            WindowKind::Session { gap_ms } => vec![Window { start: time, end: time + gap_ms }],
+            kind => windows_by_definition(kind, time),
+        }
     }
 
     /// How many windows the row entered, and how many it came too late for.
@@ -94,8 +82,26 @@ impl Open {
     }
 }
 
+/// All windows that hold a time, by definition, smallest numbers first.
+pub(super) fn windows_by_definition(kind: WindowKind, time: i64) -> Vec<Window> {
+    let all = |from: i64, step: i64, sizes: Vec<i64>| {
+        let near = time / step;
+        let starts = (near - 60..near + 60).map(move |k| from + k * step);
+        starts.flat_map(move |start| sizes.clone().into_iter().map(move |s| Window { start, end: start + s }))
+    };
+    let windows: Vec<Window> = match kind {
+        WindowKind::Tumble { size_ms, offset_ms } => all(offset_ms, size_ms, vec![size_ms]).collect(),
+        WindowKind::Hop { size_ms, slide_ms, offset_ms } => all(offset_ms, slide_ms, vec![size_ms]).collect(),
+        WindowKind::Cumulate { max_ms, step_ms, offset_ms } => {
+            all(offset_ms, max_ms, (1..=max_ms / step_ms).map(|k| k * step_ms).collect()).collect()
+        }
+        other => panic!("{other:?} is not a matter of times alone"),
+    };
+    windows.into_iter().filter(|w| w.start <= time && time < w.end).collect()
+}
+
 /// The result row, without the floating-point sum.
-fn line(window: Window, key: &str, members: &[usize], rows: &[Row]) -> String {
+pub(super) fn line(window: Window, key: &str, members: &[usize], rows: &[Row]) -> String {
     let amounts: Vec<i64> = members.iter().map(|index| rows[*index].amount).collect();
     let distinct = amounts.iter().collect::<std::collections::BTreeSet<_>>().len();
     let (min, max) = (amounts.iter().min().expect("members"), amounts.iter().max().expect("members"));
@@ -106,7 +112,7 @@ fn line(window: Window, key: &str, members: &[usize], rows: &[Row]) -> String {
 }
 
 /// The watermark of a source, computed anew from all records so far at each tick.
-struct ModelWatermark {
+pub(super) struct ModelWatermark {
     times: Times,
     /// By partition: watermark and append ms of the newest record.
     partitions: BTreeMap<u32, (Option<i64>, i64)>,
@@ -114,7 +120,15 @@ struct ModelWatermark {
 }
 
 impl ModelWatermark {
-    fn update(&mut self, now_ms: i64) {
+    pub fn new(times: Times) -> ModelWatermark {
+        ModelWatermark { times, partitions: BTreeMap::new(), value: None }
+    }
+
+    pub fn value(&self) -> i64 {
+        self.value.unwrap_or(i64::MIN)
+    }
+
+    pub fn update(&mut self, now_ms: i64) {
         let idle = |last: i64| self.times.idle_ms.is_some_and(|idle| last + idle <= now_ms);
         let active: Vec<_> = self.partitions.values().filter(|(_, last)| !idle(*last)).collect();
         let combined = if active.is_empty() {
@@ -128,7 +142,7 @@ impl ModelWatermark {
         self.value = self.value.max(combined);
     }
 
-    fn record(&mut self, row: &Row) {
+    pub fn record(&mut self, row: &Row) {
         let moves = row.time - row.append_ms <= self.times.max_future_ms;
         let watermark = moves.then_some(row.time - self.times.bound_ms);
         let partition = self.partitions.entry(row.partition).or_insert((None, row.append_ms));
@@ -139,7 +153,7 @@ impl ModelWatermark {
 
 /// Main values (without floats) and late positions of all pipelines, in output order, and the count of partly late rows.
 fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<String>, Vec<usize>, u64) {
-    let mut watermark = ModelWatermark { times, partitions: BTreeMap::new(), value: None };
+    let mut watermark = ModelWatermark::new(times);
     let mut pipelines: Vec<Open> = kinds.iter().map(|kind| Open { kind: *kind, windows: Vec::new() }).collect();
     let (mut main, mut late, mut partly_late) = (Vec::new(), Vec::new(), 0);
     let close = |pipelines: &mut Vec<Open>, value: Option<i64>, main: &mut Vec<String>| {
@@ -168,7 +182,7 @@ fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<
 }
 
 /// The engine's values without the floating-point sum (the ninth field).
-fn without_floats(values: &[String]) -> Vec<String> {
+pub(super) fn without_floats(values: &[String]) -> Vec<String> {
     let cut = |value: &String| {
         let fields: Vec<&str> = value.split('|').collect();
         [&fields[..8], &fields[9..]].concat().join("|")
@@ -176,7 +190,7 @@ fn without_floats(values: &[String]) -> Vec<String> {
     values.iter().map(cut).collect()
 }
 
-fn rows() -> impl Strategy<Value = Vec<Row>> {
+pub(super) fn rows() -> impl Strategy<Value = Vec<Row>> {
     let gap = prop_oneof![5 => 0i64..3, 1 => 10i64..60];
     let time = prop_oneof![8 => -25i64..15, 1 => -120i64..120];
     let key = prop_oneof![Just("a"), Just("b"), Just("null")];
@@ -192,7 +206,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     })
 }
 
-fn times() -> impl Strategy<Value = Times> {
+pub(super) fn times() -> impl Strategy<Value = Times> {
     let idle = prop_oneof![Just(None), (1i64..40).prop_map(Some)];
     let future = prop_oneof![Just(1 << 40), Just(-950i64)];
     (0i64..12, idle, any::<bool>(), future).prop_map(|(bound_ms, idle_ms, quiet, max_future_ms)| Times {
@@ -203,7 +217,7 @@ fn times() -> impl Strategy<Value = Times> {
     })
 }
 
-fn kinds() -> impl Strategy<Value = WindowKind> {
+pub(super) fn kinds() -> impl Strategy<Value = WindowKind> {
     prop_oneof![
         (1i64..20, -25i64..25).prop_map(|(size_ms, o)| WindowKind::Tumble { size_ms, offset_ms: o % size_ms }),
         (1i64..8, 1i64..6, -5i64..5).prop_map(|(slide_ms, times, offset_ms)| WindowKind::Hop {

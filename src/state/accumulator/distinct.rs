@@ -123,7 +123,7 @@ impl Accumulator for Distinct {
                 return Err(Error::damage("saved state has NULL among distinct values"));
             }
             self.seen[*slot as usize] = None;
-            let (keys, seen) = (self.codec.encode(&[values]), &mut self.seen[*slot as usize]);
+            let (keys, seen) = (self.codec.encode_bytes(&[values]), &mut self.seen[*slot as usize]);
             for value in (0..lists.value_length(row)).map(|at| keys.get(at as usize)) {
                 if !Self::insert(seen, xxh64(value, 0), value) {
                     return Err(Error::damage("saved state has a distinct value twice"));

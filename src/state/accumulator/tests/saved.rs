@@ -145,7 +145,7 @@ fn apply(spec: &AggregateSpec, values: &ArrayRef, accumulator: &mut Box<dyn Accu
         Step::Merge(rows) => {
             let mut other = fresh(spec);
             add(&mut *other, values, &slots_of_rows(), rows.clone());
-            accumulator.merge(&*other, &[2, 1, 0]);
+            accumulator.merge(&*other, &[0, 1, 2], &[2, 1, 0]);
         }
         Step::Fold(from, into) if from == into => {}
         Step::Fold(from, into) => accumulator.fold(*from, *into),
