@@ -91,7 +91,7 @@ impl Stage {
     fn aggregate(plan: &WindowPlan, after: Vec<Prepared>, domain: TimeDomain, emission: Emission) -> Result<Stage> {
         let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
         let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
-            function: call.function,
+            function: call.function.clone(),
             distinct: call.distinct,
             argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
             result: call.field.data_type().clone(),

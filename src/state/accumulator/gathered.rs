@@ -126,9 +126,10 @@ impl Accumulator for Gathered {
         }
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (values, slot) in same::<Gathered>(other).slots.iter().zip(into) {
-            if let Some(values) = values {
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Gathered>(other).slots;
+        for (from, slot) in from.iter().zip(into) {
+            if let Some(values) = &later[*from as usize] {
                 self.extend(*slot as usize, values);
             }
         }
@@ -165,7 +166,7 @@ impl Accumulator for Gathered {
                 return Err(Error::damage("saved state has an array that ARRAY_AGG cannot have gathered"));
             }
             let rows = values.len();
-            let keys = self.codec.encode(&[values]);
+            let keys = self.codec.encode_bytes(&[values]);
             (0..rows).for_each(|at| self.push(*slot as usize, keys.get(at)));
             if self.slots[*slot as usize].as_ref().is_some_and(|values| values.len() != rows) {
                 return Err(Error::damage("saved state has a distinct value twice"));

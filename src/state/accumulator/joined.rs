@@ -51,9 +51,10 @@ impl Accumulator for Joined {
         update.each(|slot, row| self.append(slot, values.value(row)));
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (text, slot) in same::<Joined>(other).texts.iter().zip(into) {
-            if let Some(text) = text {
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Joined>(other).texts;
+        for (from, slot) in from.iter().zip(into) {
+            if let Some(text) = &later[*from as usize] {
                 self.append(*slot as usize, text);
             }
         }

@@ -169,9 +169,10 @@ impl Accumulator for Quantiles {
         update.each(|slot, row| self.add(slot, place(values[row]), 1));
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (counts, slot) in same::<Quantiles>(other).slots.iter().zip(into) {
-            if let Some(counts) = counts {
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Quantiles>(other).slots;
+        for (from, slot) in from.iter().zip(into) {
+            if let Some(counts) = &later[*from as usize] {
                 self.absorb(*slot as usize, counts);
             }
         }

@@ -199,9 +199,10 @@ impl Accumulator for Sketches {
         update.each_numbered(|n, slot, _| self.slot(slot).insert(xxh64(keys.get(n), 0)));
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
-        for (sketch, slot) in same::<Sketches>(other).slots.iter().zip(into) {
-            if let Some(sketch) = sketch {
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
+        let later = &same::<Sketches>(other).slots;
+        for (from, slot) in from.iter().zip(into) {
+            if let Some(sketch) = &later[*from as usize] {
                 self.slot(*slot as usize).merge(sketch);
             }
         }

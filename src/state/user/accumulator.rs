@@ -83,10 +83,10 @@ impl<A: Aggregate> Accumulator for UserAccumulator<A> {
         }
     }
 
-    fn merge(&mut self, other: &dyn Accumulator, into: &[u32]) {
+    fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
         let other: &Self = other.as_any().downcast_ref().expect("merged accumulators are made from one spec");
-        for (state, slot) in other.states.iter().zip(into) {
-            if let Some(state) = state {
+        for (from, slot) in from.iter().zip(into) {
+            if let Some(state) = &other.states[*from as usize] {
                 self.absorb(*slot as usize, state);
             }
         }
