@@ -58,12 +58,15 @@ enum Input {
     },
 }
 
+/// Positions of some origins.
+pub(super) type PositionsOf<'a> = &'a dyn Fn(&[u32]) -> Vec<u64>;
+
 /// Where the rows of a stage come from.
 pub(super) struct Origins<'a> {
     /// By origin: the watermark before it.
     pub before: &'a [i64],
     /// The position of an origin in the log; `None`: they are no records.
-    pub positions: Option<&'a dyn Fn(&[u32]) -> Vec<u64>>,
+    pub positions: Option<PositionsOf<'a>>,
 }
 
 impl Origins<'_> {

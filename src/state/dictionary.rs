@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// Fixed, so that nothing depends on a run; which seed does not matter.
-const QUICK: FixedState = FixedState::with_seed(0x6b61_7070_61);
+const QUICK: FixedState = FixedState::with_seed(0x006B_6170_7061);
 
 /// Bytes of keys that are gone which are always tolerated.
 const SPARE_BYTES: usize = 64 * 1024;
