@@ -19,7 +19,7 @@ mod tests;
 pub use quantile::Fraction;
 pub use stored::{LAYOUT, check_layout};
 
-use super::keys::{KeyCodec, KeyRows};
+use super::keys::{ByteRows, KeyCodec};
 use super::user::UserAggregate;
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -139,10 +139,10 @@ impl<'a> Update<'a> {
     fn keys(&self, codec: &KeyCodec) -> Keys<'a> {
         let (values, rows) = (self.argument(), self.rows);
         if rows.len() == values.len() || *values.data_type() == DataType::Utf8 {
-            return Keys { keys: codec.encode(std::slice::from_ref(values)), rows: Some(rows) };
+            return Keys { keys: codec.encode_bytes(std::slice::from_ref(values)), rows: Some(rows) };
         }
         let picked = take(&**values, &UInt32Array::from(rows.to_vec()), None).expect("rows are those of the argument");
-        Keys { keys: codec.encode(&[picked]), rows: None }
+        Keys { keys: codec.encode_bytes(&[picked]), rows: None }
     }
 
     /// Number (from 0), slot and row of each row whose argument is not null, in order.
@@ -168,7 +168,7 @@ impl<'a> Update<'a> {
 
 /// Canonical bytes of the rows of an update.
 struct Keys<'a> {
-    keys: KeyRows,
+    keys: ByteRows,
     /// `None`: the keys are those of the update's rows alone.
     rows: Option<&'a [u32]>,
 }
