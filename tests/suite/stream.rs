@@ -167,6 +167,49 @@ fn cumulating_windows_without_a_key() {
     twins(11, 600, (&in_sql(text), &built), &["o", "o.rejected"]);
 }
 
+#[test]
+fn late_and_early_results_and_windows_by_count_and_by_append_time() {
+    let table =
+        "CREATE TABLE o (window_start TIMESTAMP(3) NOT NULL, window_end TIMESTAMP(3) NOT NULL, page STRING NOT NULL,
+        n BIGINT NOT NULL";
+    let query = |windows: &str| {
+        format!(
+            "INSERT INTO o SELECT window_start, window_end, page, COUNT(*) FROM TABLE({windows})
+             GROUP BY window_start, window_end, page;"
+        )
+    };
+    let tumble = query("TUMBLE(TABLE hits, DESCRIPTOR(ts), INTERVAL '10' SECOND)");
+    let late = format!(
+        "{table}) WITH ('connector' = 'kappa'); SET 'table.exec.emit.allow-lateness' = '4 s';
+        SET 'table.exec.emit.early-fire.enabled' = 'true'; SET 'table.exec.emit.early-fire.delay' = '2 s'; {tumble}"
+    );
+    let built = hits().key_by("page").window(Tumble::of(seconds(10))).allowed_lateness(seconds(4));
+    let built = built.early_results(seconds(2)).aggregate(count().as_("n")).to("o");
+    twins(21, 1000, (&in_sql(&late), &rust(built)), &["o", "o.rejected"]);
+    let counted = format!(
+        "{table}, window_reason STRING NOT NULL) WITH ('connector' = 'kappa');
+        INSERT INTO o SELECT window_start, window_end, page, COUNT(*), window_reason
+        FROM TABLE(COUNT_WINDOW(TABLE hits PARTITION BY page, DESCRIPTOR(ts), 5, INTERVAL '30' SECOND))
+        GROUP BY window_start, window_end, page;"
+    );
+    let windows = CountWindow::of(5).timeout(seconds(30));
+    let built = hits().key_by("page").window(windows).aggregate(count().as_("n")).to("o");
+    twins(22, 1000, (&in_sql(&counted), &rust(built)), &["o", "o.rejected"]);
+    let appended = format!(
+        "CREATE TABLE clock (page STRING NOT NULL, pt AS PROCTIME()) WITH ('connector' = 'kappa', 'topic' = 'hits');
+        {table}) WITH ('connector' = 'kappa'); {}",
+        query("TUMBLE(TABLE clock, DESCRIPTOR(pt), INTERVAL '10' SECOND)")
+    );
+    #[derive(serde::Deserialize)]
+    struct Page {
+        #[expect(dead_code, reason = "its name is what counts")]
+        page: String,
+    }
+    let stream = Stream::<Page>::from_topic("hits").append_time().key_by("page");
+    let built = stream.window(Tumble::of(seconds(10))).aggregate(count().as_("n")).to("o");
+    twins(23, 1000, (&in_sql(&appended), &rust(built)), &["o", "o.rejected"]);
+}
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Slow {
     section: String,
