@@ -97,10 +97,10 @@ mod tests {
         let mut waiting = Waiting::default();
         let half = BACKGROUND_BYTES / 2;
         for _ in 0..5 {
-            let _ = waiting.add(request(half, true));
+            drop(waiting.add(request(half, true)));
         }
-        let _ = waiting.add(request(1_000, false));
-        let _ = waiting.add(request(GROUP_BYTES, false));
+        drop(waiting.add(request(1_000, false)));
+        drop(waiting.add(request(GROUP_BYTES, false)));
         assert_eq!(sizes(&waiting.take()), [1_000, 2 * half]);
         assert_eq!(sizes(&waiting.take()), [GROUP_BYTES, 2 * half]);
         assert_eq!(sizes(&waiting.take()), [half]);
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn a_large_batch_in_the_background_is_not_stuck() {
         let mut waiting = Waiting::default();
-        let _ = waiting.add(request(3 * BACKGROUND_BYTES, true));
-        let _ = waiting.add(request(1, true));
+        drop(waiting.add(request(3 * BACKGROUND_BYTES, true)));
+        drop(waiting.add(request(1, true)));
         assert_eq!(sizes(&waiting.take()), [3 * BACKGROUND_BYTES]);
         assert_eq!(sizes(&waiting.take()), [1]);
     }
@@ -121,12 +121,12 @@ mod tests {
         let mut waiting = Waiting::default();
         let piece = BACKGROUND_BYTES;
         for sync in 0..=ALONE_SYNCS {
-            let _ = waiting.add(request(piece, true));
-            let _ = waiting.add(request(piece, true));
+            drop(waiting.add(request(piece, true)));
+            drop(waiting.add(request(piece, true)));
             let expected = if sync < ALONE_SYNCS { 1 } else { GROUP_BYTES / piece };
             assert_eq!(waiting.take().len(), expected, "{sync}");
         }
-        let _ = waiting.add(request(1, false));
+        drop(waiting.add(request(1, false)));
         assert_eq!(sizes(&waiting.take()), [1, piece]);
         assert_eq!(sizes(&waiting.take()), [piece]);
     }
