@@ -527,6 +527,24 @@ pub(super) enum Bench {
         #[arg(long, default_value = "./kappa-bench")]
         dir: PathBuf,
     },
+    /// Windows over history, by kind and type of key, beside a bare loop that reads the same columns and counts by key
+    Window {
+        /// Rounds; each measures everything
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Events of each log
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+        events: u64,
+        /// Different 64-bit keys
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        keys: u32,
+        /// Different string keys
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+        string_keys: u32,
+        /// Folder for the data; removed afterwards
+        #[arg(long, default_value = "./kappa-bench")]
+        dir: PathBuf,
+    },
     /// Consumers of history: one on one partition beside many on many, and live appends beside a replay
     Consume {
         /// Rounds; each measures everything once

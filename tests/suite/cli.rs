@@ -421,6 +421,18 @@ fn restarting_is_measured() {
 }
 
 #[test]
+fn windows_are_measured() {
+    let place = Place::new();
+    let sizes = ["--rounds", "2", "--events", "20000", "--keys", "5", "--string-keys", "50"];
+    let shown = place.ok(&[&["bench", "window", "--format", "csv"][..], &sizes].concat());
+    assert_eq!(shown.lines().count(), 14, "{shown}");
+    for line in ["tumbling count / bare loop", "\"cost per event, hopping / tumbling\"", "2 threads / 1 thread"] {
+        assert!(shown.lines().any(|row| row.starts_with(&format!("{line},ratio,"))), "{line} in {shown}");
+    }
+    assert!(!place.path("kappa-bench").exists());
+}
+
+#[test]
 fn help_and_completions() {
     let place = Place::new();
     let help = place.ok(&["run", "--help"]);

@@ -6,6 +6,7 @@ mod nexmark;
 mod replay;
 mod restart;
 mod seek;
+mod window;
 
 use super::Status;
 use super::args::Bench;
@@ -42,6 +43,10 @@ pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status
         Bench::Restart { rounds, small_mib, large_mib, dir } => {
             let setup = restart::Setup { rounds, small_mib, large_mib };
             in_folder(env, &dir, |dir| restart::run(env, printer, &setup, dir))?;
+        }
+        Bench::Window { rounds, events, keys, string_keys, dir } => {
+            let setup = window::Setup { rounds, events, keys, string_keys };
+            in_folder(env, &dir, |dir| window::run(env, printer, &setup, dir))?;
         }
     }
     Ok(Status::Done)

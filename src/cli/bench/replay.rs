@@ -11,6 +11,7 @@ use crate::job::{self, Job, Observer, Point, Request, Silent};
 use crate::log::records::{Partitioning, Projection, Record, RecordColumns, ValueColumns};
 use crate::log::{AppendBatch, Log, LogOptions, TopicConfig};
 use crate::types::{PartitionId, Position};
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -251,26 +252,34 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
+/// Hands the named columns of a log's history files, read by a bare Parquet reader, to `each`; gives how many rows there are.
+pub(super) fn bare_read(
+    env: &Env,
+    dir: &Path,
+    names: &[&str],
+    mut each: impl FnMut(&RecordBatch) -> Result<()>,
+) -> Result<usize> {
+    let mut rows = 0;
+    for path in history_files(env, dir)? {
+        let mapped = env.disk.open(&path, OpenMode::Read).and_then(|file| file.map());
+        let bytes = Bytes::from_owner(Owner(mapped.map_err(|e| Error::io("cannot open", &path, e))?));
+        let damaged = |e: &dyn std::fmt::Display| Error::damage(format!("{}: {e}", path.display()));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(&e))?;
+        let mask = ProjectionMask::columns(reader.parquet_schema(), names.iter().copied());
+        let reader = reader.with_projection(mask).with_batch_size(8192).build().map_err(|e| damaged(&e))?;
+        for batch in reader {
+            let batch = batch.map_err(|e| damaged(&e))?;
+            rows += batch.num_rows();
+            each(&batch)?;
+        }
+    }
+    Ok(rows)
+}
+
 /// Rows a second of a Parquet reader on a log's history files: the columns of the job and no others.
 fn parquet_round(env: &Env, dir: &Path) -> Result<f64> {
     // Of the columns that give each record its place in the log most need not be read, so none of them is counted here.
-    let names = ["ts", "user_id"];
-    let files = history_files(env, dir)?;
-    let (seconds, rows) = timed(env, || {
-        let mut rows = 0;
-        for path in &files {
-            let mapped = env.disk.open(path, OpenMode::Read).and_then(|file| file.map());
-            let bytes = Bytes::from_owner(Owner(mapped.map_err(|e| Error::io("cannot open", path, e))?));
-            let damaged = |e: &dyn std::fmt::Display| Error::damage(format!("{}: {e}", path.display()));
-            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(&e))?;
-            let mask = ProjectionMask::columns(reader.parquet_schema(), names);
-            let reader = reader.with_projection(mask).with_batch_size(8192).build().map_err(|e| damaged(&e))?;
-            for batch in reader {
-                rows += batch.map_err(|e| damaged(&e))?.num_rows();
-            }
-        }
-        Ok(rows)
-    })?;
+    let (seconds, rows) = timed(env, || bare_read(env, dir, &["ts", "user_id"], |_| Ok(())))?;
     Ok(rows as f64 / seconds)
 }
 
