@@ -1,5 +1,7 @@
 //! What a job has seen and written so far, in numbers.
 
+use crate::error::Result;
+
 /// Running counts of an [`Engine`](super::Engine). All of them only grow, and none depends on how batches were cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -23,4 +25,34 @@ pub struct Counters {
     pub windows_closed: u64,
     /// Records written to the main stream, by output.
     pub rows_out: Vec<u64>,
+}
+
+impl Counters {
+    /// The counts that are not kept elsewhere, by name.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("rows_in", self.rows_in),
+            ("partly_late", self.partly_late),
+            ("ignored_parse_errors", self.ignored_parse_errors),
+            ("null_rowtime", self.null_rowtime),
+            ("beyond_max_future", self.beyond_max_future),
+            ("between_windows", self.between_windows),
+            ("windows_closed", self.windows_closed),
+        ]
+        .into_iter()
+    }
+
+    /// From the counts by name.
+    pub(super) fn restored(of: &dyn Fn(&str) -> Result<u64>) -> Result<Counters> {
+        Ok(Counters {
+            rows_in: of("rows_in")?,
+            partly_late: of("partly_late")?,
+            ignored_parse_errors: of("ignored_parse_errors")?,
+            null_rowtime: of("null_rowtime")?,
+            beyond_max_future: of("beyond_max_future")?,
+            between_windows: of("between_windows")?,
+            windows_closed: of("windows_closed")?,
+            ..Counters::default()
+        })
+    }
 }

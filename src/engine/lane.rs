@@ -7,10 +7,12 @@ use super::plan::{JobPlan, SourcePlan};
 use super::segment::Segment;
 use super::sink::reject_by_source;
 use super::source::{Reader, SourceRows};
-use super::{Codecs, Holding};
+use super::{Codecs, Holding, image};
 use crate::error::Result;
+use crate::state::section::Section;
 use crate::time::watermark::{BEFORE_ALL, SourceWatermark, WatermarkRules};
 use crate::types::AppendTime;
+use arrow::array::RecordBatch;
 
 /// The state of one source.
 pub(super) struct Lane {
@@ -138,6 +140,27 @@ impl Lane {
     pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
         let watermark = self.watermark.current();
         self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(watermark, emit))
+    }
+
+    /// The state of the source's watermark.
+    pub fn save(&self, name: &str) -> Result<Section> {
+        image::watermark(name, &self.watermark)
+    }
+
+    /// Goes on with a watermark as it was.
+    pub fn load(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.watermark = image::restored_watermark(&self.watermark, rows)?;
+        Ok(())
+    }
+
+    /// Its pipelines, in the order of the plan.
+    pub fn pipelines(&self) -> &[Pipeline] {
+        &self.pipelines
+    }
+
+    /// The same, to be loaded.
+    pub fn pipelines_mut(&mut self) -> &mut [Pipeline] {
+        &mut self.pipelines
     }
 
     /// Bytes of state held, roughly.

@@ -4,6 +4,7 @@ mod chunk;
 mod counters;
 mod eval;
 pub mod functions;
+mod image;
 mod lane;
 mod operators;
 mod output;
@@ -17,6 +18,7 @@ mod stage;
 mod tests;
 
 pub use counters::Counters;
+pub use image::EngineState;
 
 use crate::env::thread::map_ordered;
 use crate::error::{Error, Result};

@@ -35,6 +35,16 @@ impl Cause {
         self.time_us
     }
 
+    /// Where it stands among what happened at its time.
+    pub fn rank(self) -> u64 {
+        self.rank
+    }
+
+    /// A cause as it was.
+    pub fn ranked(time_us: i64, rank: u64) -> Cause {
+        Cause { time_us, rank }
+    }
+
     /// A record.
     pub fn record(append_us: i64, position: u64) -> Cause {
         Cause { time_us: append_us, rank: position.saturating_add(1) }
@@ -295,6 +305,17 @@ impl Outputs {
             }
         }
         batches
+    }
+
+    /// Records pushed so far, by output and stream, and whether none of them is still held.
+    pub fn pushed(&self) -> (&[[u64; 3]], bool) {
+        let held = |stream: &Stream| !stream.ready.is_empty() || !stream.made.is_empty();
+        (&self.counts, !self.streams.iter().flatten().any(held))
+    }
+
+    /// Goes on counting.
+    pub fn restore(&mut self, counts: Vec<[u64; 3]>) {
+        self.counts = counts;
     }
 
     /// Records pushed so far to a stream of each output.

@@ -7,18 +7,23 @@
 use super::Codecs;
 use super::counters::Counters;
 use super::operators::assign::{beyond_time, rowtime_column};
-use super::operators::{Course, Fired, Rows};
+use super::operators::{Course, Fired, Rows, no_section};
 use super::output::{Cause, Outputs};
 use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain};
 use super::segment::Segment;
 use super::sink::Sink;
 use super::stage::{Origins, Prepared, Stage, in_order, prepare, run};
 use crate::error::Result;
+use crate::state::section::{Section, column};
 use crate::types::{AppendTime, US_PER_MS};
-use arrow::array::Array;
+use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use std::sync::Arc;
 
 /// Rows of closed windows that are put into one batch, at least.
 const CLOSED_ROWS: usize = 32 * 1024;
+
+/// Name of the section of a pipeline's own clock.
+const CLOCK: &str = "clock";
 
 /// A pipeline and its state.
 pub(super) struct Pipeline {
@@ -289,6 +294,30 @@ impl Pipeline {
     /// Bytes of state held, roughly.
     pub fn byte_len(&self) -> usize {
         self.stages.iter().map(|stage| stage.operator.byte_len()).sum()
+    }
+
+    /// Its state.
+    pub fn save(&self) -> Result<Vec<Section>> {
+        let tick = TimestampMicrosecondArray::from(vec![self.tick_at.map(|at| at.0)]);
+        let mut sections = vec![Section::table(CLOCK, vec![("next_tick", Arc::new(tick) as ArrayRef)])?];
+        for (number, stage) in self.stages.iter().enumerate() {
+            let prefix = format!("step-{number}");
+            sections.extend(stage.save()?.into_iter().map(|section| section.below(&prefix)));
+        }
+        Ok(sections)
+    }
+
+    /// Takes some rows of one section of its state.
+    pub fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+        if name == CLOCK {
+            let tick: &TimestampMicrosecondArray = column(rows, "next_tick")?;
+            self.tick_at = tick.iter().flatten().next().map(AppendTime);
+            return Ok(());
+        }
+        let step = name.strip_prefix("step-").and_then(|rest| rest.split_once('/'));
+        let stage = step.and_then(|(number, rest)| Some((self.stages.get_mut(number.parse::<usize>().ok()?)?, rest)));
+        let (stage, rest) = stage.ok_or_else(|| no_section(name))?;
+        stage.load(rest, rows)
     }
 
     /// Ends the input, whose watermark has come to `watermark`.

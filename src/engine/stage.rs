@@ -4,23 +4,25 @@ use super::eval;
 use super::operators::assign::{assign, rowtime_column, window_columns};
 use super::operators::filter_project::{filter, project};
 use super::operators::window_count::CountWindows;
-use super::operators::window_rank::{RankWindows, Ranked};
+use super::operators::window_rank::{RANKED, RankWindows, Ranked, row_of};
 use super::operators::window_session::SessionWindows;
 use super::operators::window_slices::SliceWindows;
-use super::operators::{Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
+use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
 use super::output::Cause;
 use super::plan::{Emission, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
 use super::source::batch;
 use crate::error::{Error, Result};
 use crate::state::accumulator::{AggregateSpec, build};
 use crate::state::keys::KeyCodec;
+use crate::state::section::{Section, check_schema, column};
 use crate::state::slice::Arguments;
+use crate::time::watermark::BEFORE_ALL;
 use crate::window::Window;
 use crate::window::assign::Slicer;
 use crate::window::clock::WindowClock;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{SortOptions, concat};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use std::sync::Arc;
 
@@ -41,6 +43,9 @@ pub(super) struct Stage {
     /// Rows taken so far that are no records: their places in the order.
     arrived: u64,
 }
+
+/// Name of the section of a stage's own facts.
+const STAGE: &str = "stage";
 
 /// What an operator reads of a row.
 enum Input {
@@ -102,6 +107,8 @@ impl Stage {
         let clock = WindowClock { zone: plan.zone };
         let spec = WindowSpec {
             codec: codec.clone(),
+            key_fields: plan.keys.iter().map(|key| (*key.field).clone()).collect(),
+            names: plan.aggregates.iter().map(|call| call.field.name().clone()).collect(),
             aggregates: aggregates.collect(),
             clock,
             lateness_ms: emission.lateness_ms.max(0),
@@ -118,7 +125,7 @@ impl Stage {
             }
             WindowKind::Count { timeout_ms: Some(..=0), .. } => return Err(Error::input("a timeout is positive")),
             WindowKind::Count { size, timeout_ms } => Box::new(CountWindows::new(size, timeout_ms, domain, spec)?),
-            kind => Box::new(SliceWindows::new(slicer(kind)?, spec)),
+            kind => Box::new(SliceWindows::new(slicer(kind)?, spec)?),
         };
         let input = Input::Aggregate { plan: plan.clone(), codec, needs_positions };
         Ok(Stage { operator, clock, input, schema: Arc::clone(&plan.schema), after, arrived: 0 })
@@ -126,9 +133,7 @@ impl Stage {
 
     fn rank(plan: &RankPlan, after: Vec<Prepared>) -> Result<Stage> {
         let codec = KeyCodec::new(plan.partition.iter().map(|key| key.field.data_type().clone()).collect())?;
-        let width = plan.schema.fields().len() - usize::from(plan.number);
-        let fields: Vec<_> = plan.schema.fields().iter().take(width).cloned().collect();
-        let row = Schema::new(fields);
+        let row = row_of(plan);
         let order = plan.order.iter().map(|key| {
             let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
             let data_type =
@@ -186,10 +191,40 @@ impl Stage {
         Ok(WindowRows { rowtimes, times, before, windows, keys, arguments, ranked: None })
     }
 
+    /// Its state.
+    pub fn save(&self) -> Result<Vec<Section>> {
+        let arrived = Arc::new(UInt64Array::from(vec![self.arrived])) as ArrayRef;
+        let mut sections = vec![Section::table(STAGE, vec![("arrived", arrived)])?];
+        sections.extend(self.operator.save()?);
+        Ok(sections)
+    }
+
+    /// Takes some rows of one section of its state.
+    pub fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+        match (name, &self.input) {
+            (STAGE, _) => {
+                let arrived: &UInt64Array = column(rows, "arrived")?;
+                self.arrived = arrived.iter().flatten().fold(self.arrived, u64::max);
+                Ok(())
+            }
+            (name, Input::Rank { .. }) if name.split('/').next() == Some(RANKED) => {
+                let origin: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
+                let before = vec![BEFORE_ALL; origin.len()];
+                let mut rows =
+                    Rows { batch: rows.clone(), origin: origin.clone(), rejected: Vec::new(), null_rowtime: 0 };
+                let input = self.ranked(&mut rows, &Origins { before: &before, positions: None })?;
+                let course = Course { of_row: &|_| Cause::END, reached: &|_| (Cause::END, BEFORE_ALL) };
+                self.operator.take(&input, &origin, &course, &mut Fired::default())
+            }
+            _ => self.operator.load(name, rows),
+        }
+    }
+
     fn ranked(&self, rows: &mut Rows, origins: &Origins<'_>) -> Result<WindowRows> {
         let Input::Rank { plan, codec, order } = &self.input else {
             return Err(Error::internal("ranked rows of an aggregation"));
         };
+        check_schema(&row_of(plan), rows.batch.schema_ref())?;
         let columns = rows.evaluate(&|batch| {
             let mut columns = eval::columns(&plan.partition, batch)?;
             for key in &plan.order {

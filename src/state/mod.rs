@@ -2,6 +2,8 @@
 
 pub mod accumulator;
 pub mod dictionary;
+pub mod ipc;
 pub mod keys;
+pub mod section;
 pub mod slice;
 pub mod user;

@@ -2,7 +2,7 @@
 //! the operator's [`Dictionary`](super::dictionary::Dictionary); whoever owns the slice holds them there.
 
 use super::accumulator::{Accumulator, AggregateSpec, Update, build};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use arrow::array::ArrayRef;
 use hashbrown::HashTable;
 
@@ -40,6 +40,7 @@ const NONE: u32 = u32::MAX;
 const ALWAYS_DENSE: usize = 1024;
 
 /// From key to slot: an array where many of the dictionary's keys are in the slice, else a table.
+#[derive(Clone)]
 enum Slots {
     Dense(Vec<u32>),
     Sparse(HashTable<u32>),
@@ -52,6 +53,7 @@ fn spread(id: u32) -> u64 {
 }
 
 /// Keys and accumulators of a slice.
+#[derive(Clone)]
 pub struct Slice {
     slots: Slots,
     /// Key of each slot.
@@ -175,6 +177,25 @@ impl Slice {
     /// The results of each aggregate for these slots.
     pub fn results(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         self.accumulators.iter().map(|accumulator| accumulator.results(slots)).collect()
+    }
+
+    /// What these slots hold: the columns of all accumulators.
+    pub fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let states = self.accumulators.iter().map(|accumulator| accumulator.save(slots));
+        Ok(states.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Adds keys, all below `bound` and none of them here yet, with what was saved for them.
+    pub fn load(&mut self, ids: &[u32], bound: usize, states: &[&[ArrayRef]]) -> Result<()> {
+        let known = self.ids.len();
+        let mut slots = Vec::new();
+        self.slots_of(ids, bound, &mut slots);
+        if self.ids.len() != known + ids.len() {
+            return Err(Error::damage("saved state has a key twice"));
+        }
+        self.grow();
+        let pairs = self.accumulators.iter_mut().zip(states);
+        pairs.into_iter().try_for_each(|(accumulator, state)| accumulator.load(&slots, state))
     }
 
     /// Bytes held, roughly, without the dictionary.

@@ -15,19 +15,26 @@ pub struct WatermarkRules {
     pub quiet_close: bool,
 }
 
+/// What a partition does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activity {
+pub enum Activity {
     /// No record yet.
     Unseen,
+    /// It counts.
     Active,
+    /// It has been silent for the idle timeout.
     Idle,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Partition {
-    activity: Activity,
-    watermark: i64,
-    last_append_us: i64,
+/// The state of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    /// What it does.
+    pub activity: Activity,
+    /// Its watermark in ms, [`BEFORE_ALL`] if no record has moved it.
+    pub watermark: i64,
+    /// Append time of its newest record in microseconds; `i64::MIN` without one.
+    pub last_append_us: i64,
 }
 
 /// An active partition, for reports.
@@ -68,6 +75,22 @@ impl SourceWatermark {
             least: BEFORE_ALL,
             current: BEFORE_ALL,
         }
+    }
+
+    /// A source as it was: its watermark, and its partitions ([`partitions`](Self::partitions)). Partitions that the topic has had
+    /// since are unseen.
+    pub fn restored(&self, current: i64, partitions: Vec<Partition>) -> Self {
+        let mut restored = SourceWatermark { current, partitions, ..self.clone() };
+        let fresh = self.partitions.iter().skip(restored.partitions.len());
+        restored.partitions.extend(fresh);
+        restored.active = restored.partitions.iter().filter(|p| p.activity == Activity::Active).count();
+        restored.least = restored.least_active();
+        restored
+    }
+
+    /// The state of each partition.
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
     }
 
     /// The watermark in ms; [`BEFORE_ALL`] at the start.

@@ -15,12 +15,15 @@ use super::output::{Cause, Firing};
 use crate::error::{Error, Result};
 use crate::state::accumulator::AggregateSpec;
 use crate::state::keys::{KeyCodec, KeyRows};
+use crate::state::section::{Keyed, Section};
 use crate::state::slice::Arguments;
 use crate::types::AppendTime;
 use crate::window::Window;
 use crate::window::clock::WindowClock;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray};
 use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use std::sync::Arc;
 
 /// Rows on their way through a pipeline.
 pub(super) struct Rows {
@@ -39,8 +42,12 @@ pub(super) struct Rows {
 pub(super) struct WindowSpec {
     /// Encodes group keys.
     pub codec: KeyCodec,
+    /// Columns of the group key.
+    pub key_fields: Vec<Field>,
     /// The aggregates.
     pub aggregates: Vec<AggregateSpec>,
+    /// Names of their results.
+    pub names: Vec<String>,
     /// When windows are complete.
     pub clock: WindowClock,
     /// A window takes rows, and is emitted again for each, until the watermark is so far behind its goal.
@@ -50,6 +57,12 @@ pub(super) struct WindowSpec {
 }
 
 impl WindowSpec {
+    /// Keys with what an operator keeps for them, `own`, and the accumulators.
+    pub fn table(&self, own: &[Field]) -> Result<Keyed> {
+        let aggregates: Vec<_> = self.names.iter().cloned().zip(self.aggregates.iter().cloned()).collect();
+        Keyed::new(&self.codec, &self.key_fields, own, &aggregates)
+    }
+
     /// Whether a window can be emitted more than once.
     pub fn refires(&self) -> bool {
         self.early || self.lateness_ms > 0
@@ -169,6 +182,25 @@ pub(super) trait WindowOperator: Send + Sync {
     fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window>;
     /// Bytes of state held, roughly.
     fn byte_len(&self) -> usize;
+    /// Its state. What it holds for a key stands in a table that begins with the key's columns.
+    fn save(&self) -> Result<Vec<Section>>;
+    /// Takes some rows of one of its sections. An operator that has loaded all of them, in whatever order and parts, goes on as the one
+    /// that saved them; one that has loaded those of some keys, as if there had been no others.
+    fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()>;
+}
+
+/// A column of windows' bounds.
+pub(super) fn time_field(name: &str) -> Field {
+    Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false)
+}
+
+/// Its values.
+pub(super) fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from_iter_values(values))
+}
+
+pub(super) fn no_section(name: &str) -> Error {
+    Error::damage(format!("saved state has a section {name} that does not belong to its step"))
 }
 
 pub(super) fn arrow_error(what: &str, error: arrow::error::ArrowError) -> Error {

@@ -2,16 +2,21 @@
 //! makes it full; when its time is over (by the watermark, or by the append clock); or with the end of the input. The count wins where
 //! one record does both.
 
+mod saved;
+
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Operation, Pane, Reason};
 use crate::engine::plan::TimeDomain;
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
+use crate::state::section::{Keyed, Section};
 use crate::types::{AppendTime, US_PER_MS};
 use crate::window::Window;
+use arrow::array::RecordBatch;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
@@ -23,6 +28,8 @@ struct Open {
     number: u64,
     /// Its first record, and the watermark before it.
     opened: (Cause, i64),
+    /// When its time is over, if it has one.
+    due: Option<i64>,
 }
 
 /// When the time of a window is over: a watermark in ms, or an append time in us; the window's number and key.
@@ -37,10 +44,12 @@ pub(in crate::engine) struct CountWindows {
     timeout_ms: Option<i64>,
     domain: TimeDomain,
     spec: WindowSpec,
-    keys: Dictionary,
+    keys: Arc<Dictionary>,
     /// By key.
     open: Vec<Option<Open>>,
-    accumulators: Vec<Box<dyn Accumulator>>,
+    /// Shared with who saves them, as keys are, until they change.
+    accumulators: Arc<Vec<Box<dyn Accumulator>>>,
+    table: Arc<Keyed>,
     slots: u32,
     free: Vec<u32>,
     due: BinaryHeap<Due>,
@@ -50,15 +59,16 @@ pub(in crate::engine) struct CountWindows {
 
 impl CountWindows {
     pub fn new(size: u64, timeout_ms: Option<i64>, domain: TimeDomain, spec: WindowSpec) -> Result<CountWindows> {
-        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
         Ok(CountWindows {
             size,
             timeout_ms,
             domain,
-            keys: Dictionary::new(&spec.codec),
+            keys: Arc::new(Dictionary::new(&spec.codec)),
+            table: Arc::new(spec.table(&saved::columns())?),
             spec,
             open: Vec::new(),
-            accumulators,
+            accumulators: Arc::new(accumulators),
             slots: 0,
             free: Vec::new(),
             due: BinaryHeap::new(),
@@ -68,21 +78,25 @@ impl CountWindows {
     }
 
     fn start(&mut self, key: u32, rowtime: i64, time: i64, opened: (Cause, i64)) -> Open {
+        let due = self.timeout_ms.map(|timeout_ms| match self.domain {
+            TimeDomain::Event => rowtime.saturating_add(timeout_ms),
+            TimeDomain::Append => opened.0.time_us().saturating_add(timeout_ms.saturating_mul(US_PER_MS)),
+        });
+        let (slot, number) = self.numbered(key, due);
+        let window = Window { start: time, end: time.saturating_add(1) };
+        Open { window, count: 0, slot, number, opened, due }
+    }
+
+    /// The slot and the number of a new window of a key.
+    fn numbered(&mut self, key: u32, due: Option<i64>) -> (u32, u64) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
             self.slots - 1
         });
         self.numbered += 1;
-        self.keys.hold(key);
-        if let Some(timeout_ms) = self.timeout_ms {
-            let due = match self.domain {
-                TimeDomain::Event => rowtime.saturating_add(timeout_ms),
-                TimeDomain::Append => opened.0.time_us().saturating_add(timeout_ms.saturating_mul(US_PER_MS)),
-            };
-            self.due.push(Reverse((due, self.numbered, key)));
-        }
-        let window = Window { start: time, end: time.saturating_add(1) };
-        Open { window, count: 0, slot, number: self.numbered, opened }
+        Arc::make_mut(&mut self.keys).hold(key);
+        self.due.extend(due.map(|due| Reverse((due, self.numbered, key))));
+        (slot, self.numbered)
     }
 
     /// Closes windows whose time is over at `now` or before, earliest first.
@@ -124,7 +138,7 @@ impl CountWindows {
         });
         let slots: Vec<u32> = done.iter().map(|(_, open, ..)| open.slot).collect();
         let mut columns = self.spec.codec.decode(done.iter().map(|(key, ..)| keys.key(*key)))?;
-        for accumulator in &self.accumulators {
+        for accumulator in self.accumulators.iter() {
             columns.push(accumulator.results(&slots)?);
         }
         for (_, open, reason, (cause, before)) in &done {
@@ -136,10 +150,11 @@ impl CountWindows {
         }
         fired.pieces.push(columns);
         fired.closed += done.len() as u64;
+        let (accumulators, keys) = (Arc::make_mut(&mut self.accumulators), Arc::make_mut(&mut self.keys));
         for (key, open, ..) in done {
-            self.accumulators.iter_mut().for_each(|accumulator| accumulator.reset(open.slot));
+            accumulators.iter_mut().for_each(|accumulator| accumulator.reset(open.slot));
             self.free.push(open.slot);
-            self.keys.release(key);
+            keys.release(key);
         }
         self.skip_closed();
         Ok(())
@@ -154,10 +169,11 @@ fn by_clock(due: i64) -> (Cause, i64) {
 impl WindowOperator for CountWindows {
     fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
         let (mut keys, mut slots) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
-        self.keys.intern(&rows.keys, picked, &mut keys);
-        self.open.resize(self.keys.bound().max(self.open.len()), None);
+        let dictionary = Arc::make_mut(&mut self.keys);
+        dictionary.intern(&rows.keys, picked, &mut keys);
+        self.open.resize(dictionary.bound().max(self.open.len()), None);
         // Numbers stay what they are until the last row is in.
-        keys.iter().for_each(|key| self.keys.hold(*key));
+        keys.iter().for_each(|key| dictionary.hold(*key));
         for (number, key) in picked.iter().zip(&keys) {
             let (row, cause) = (*number as usize, (course.of_row)(*number));
             match self.domain {
@@ -179,12 +195,14 @@ impl WindowOperator for CountWindows {
                 self.done.push((*key, open, Reason::Count, (cause, rows.before[row])));
             }
         }
-        for accumulator in &mut self.accumulators {
+        let accumulators = Arc::make_mut(&mut self.accumulators);
+        for accumulator in accumulators.iter_mut() {
             accumulator.grow(self.slots as usize);
         }
-        rows.arguments.update(&mut self.accumulators, &slots, picked);
+        rows.arguments.update(accumulators, &slots, picked);
         self.emit(fired)?;
-        keys.iter().for_each(|key| self.keys.release(*key));
+        let dictionary = Arc::make_mut(&mut self.keys);
+        keys.iter().for_each(|key| dictionary.release(*key));
         Ok(())
     }
 
@@ -232,5 +250,13 @@ impl WindowOperator for CountWindows {
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len()).sum::<usize>();
         let open = self.open.capacity() * size_of::<Option<Open>>() + self.due.capacity() * size_of::<Due>();
         self.keys.byte_len() + accumulators + open + self.free.capacity() * 4
+    }
+
+    fn save(&self) -> Result<Vec<Section>> {
+        Ok(vec![self.section()])
+    }
+
+    fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+        self.take_section(name, rows)
     }
 }

@@ -4,12 +4,15 @@
 use super::{Course, Fired, WindowOperator, WindowRows, arrow_error};
 use crate::engine::output::Firing;
 use crate::engine::plan::RankPlan;
+use crate::engine::source::batch;
 use crate::error::{Error, Result};
 use crate::state::dictionary::Dictionary;
 use crate::state::keys::KeyCodec;
+use crate::state::section::{PIECE_ROWS, Section};
 use crate::window::Window;
 use crate::window::clock::WindowClock;
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
@@ -23,6 +26,7 @@ pub(in crate::engine) struct Ranked {
     pub columns: Vec<ArrayRef>,
 }
 
+#[derive(Clone)]
 struct Kept {
     order: OwnedRow,
     row: OwnedRow,
@@ -33,23 +37,46 @@ pub(in crate::engine) struct RankWindows {
     plan: RankPlan,
     clock: WindowClock,
     keys: Dictionary,
-    converter: RowConverter,
-    windows: BTreeMap<(i64, i64), HashMap<u32, Vec<Kept>>>,
+    converter: Arc<RowConverter>,
+    windows: BTreeMap<(i64, i64), Ranking>,
     bytes: usize,
+    /// Counts changes.
+    version: u64,
+    /// The incoming row.
+    row: SchemaRef,
+}
+
+/// The first rows of one window, by key.
+#[derive(Default)]
+struct Ranking {
+    /// Shared with who saves it, until it changes.
+    kept: Arc<HashMap<u32, Vec<Kept>>>,
+    version: u64,
+}
+
+/// Name of the section of one window's rows.
+pub(in crate::engine) const RANKED: &str = "window";
+
+/// The incoming row.
+pub(in crate::engine) fn row_of(plan: &RankPlan) -> SchemaRef {
+    let width = plan.schema.fields().len() - usize::from(plan.number);
+    Arc::new(Schema::new(plan.schema.fields().iter().take(width).cloned().collect::<Vec<_>>()))
 }
 
 impl RankWindows {
     pub fn new(plan: &RankPlan, codec: &KeyCodec) -> Result<RankWindows> {
-        let width = plan.schema.fields().len() - usize::from(plan.number);
-        let fields = plan.schema.fields().iter().take(width).map(|field| SortField::new(field.data_type().clone()));
+        let row = row_of(plan);
+        let fields = row.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let converter = RowConverter::new(fields.collect())
             .map_err(|e| Error::input(format!("rows with these columns cannot be ranked: {e}")))?;
         Ok(RankWindows {
             clock: WindowClock { zone: plan.zone },
             keys: Dictionary::new(codec),
-            converter,
+            converter: Arc::new(converter),
             windows: BTreeMap::new(),
             bytes: 0,
+            version: 0,
+            row,
             plan: plan.clone(),
         })
     }
@@ -57,8 +84,10 @@ impl RankWindows {
     /// Puts a row into its place among those of its partition, if it is among the first.
     fn add(&mut self, window: Window, key: u32, order: arrow::row::Row<'_>, row: arrow::row::Row<'_>) {
         let limit = usize::try_from(self.plan.limit).unwrap_or(usize::MAX);
-        let partitions = self.windows.entry((window.end, window.start)).or_default();
-        let list = partitions.entry(key).or_insert_with(|| {
+        let ranking = self.windows.entry((window.end, window.start)).or_default();
+        self.version += 1;
+        ranking.version = self.version;
+        let list = Arc::make_mut(&mut ranking.kept).entry(key).or_insert_with(|| {
             self.keys.hold(key);
             Vec::new()
         });
@@ -79,8 +108,8 @@ impl RankWindows {
     }
 
     fn emit(&mut self, window: Window, by: (crate::engine::output::Cause, i64), fired: &mut Fired) -> Result<()> {
-        let Some(partitions) = self.windows.remove(&(window.end, window.start)) else { return Ok(()) };
-        let mut partitions: Vec<(u32, Vec<Kept>)> = partitions.into_iter().collect();
+        let Some(ranking) = self.windows.remove(&(window.end, window.start)) else { return Ok(()) };
+        let mut partitions: Vec<(u32, Vec<Kept>)> = Arc::unwrap_or_clone(ranking.kept).into_iter().collect();
         self.keys.sort_by_key(&mut partitions, |(key, _)| *key);
         let (mut rows, mut numbers) = (Vec::new(), Vec::new());
         for (key, list) in partitions {
@@ -141,7 +170,34 @@ impl WindowOperator for RankWindows {
     }
 
     fn byte_len(&self) -> usize {
-        let partitions = self.windows.values().map(|partitions| partitions.capacity() * 40);
+        let partitions = self.windows.values().map(|ranking| ranking.kept.capacity() * 40);
         self.keys.byte_len() + self.bytes + partitions.sum::<usize>()
+    }
+
+    /// Rows as they came in, to be taken once more: equal ones in the order in which they came.
+    fn save(&self) -> Result<Vec<Section>> {
+        let sections = self.windows.iter().map(|((end, start), ranking)| {
+            let (kept, converter, schema) =
+                (Arc::clone(&ranking.kept), Arc::clone(&self.converter), Arc::clone(&self.row));
+            let last_wins = self.plan.last_wins;
+            let name = format!("{RANKED}/{start}..{end}");
+            Section::lazy(name, Arc::clone(&self.row), Some(ranking.version), move |take| {
+                let each = |list: &'_ Vec<Kept>| -> Vec<usize> {
+                    if last_wins { (0..list.len()).rev().collect() } else { (0..list.len()).collect() }
+                };
+                let rows: Vec<&OwnedRow> =
+                    kept.values().flat_map(|list| each(list).into_iter().map(move |at| &list[at].row)).collect();
+                for rows in rows.chunks(PIECE_ROWS) {
+                    let columns = converter.convert_rows(rows.iter().map(|row| row.row()));
+                    take(batch(&schema, columns.map_err(|e| arrow_error("ranked rows", e))?, rows.len())?)?;
+                }
+                Ok(())
+            })
+        });
+        Ok(sections.collect())
+    }
+
+    fn load(&mut self, name: &str, _: &RecordBatch) -> Result<()> {
+        Err(Error::internal(format!("the ranked rows of {name} are taken, not loaded")))
     }
 }

@@ -4,15 +4,20 @@
 //! window has expired. Sessions that the watermark has closed are emitted before a record changes them, at the end of the batch at
 //! the latest. A session that was emitted and then becomes another window is taken back, with the values that it had. Slots are used again.
 
+mod saved;
+
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Operation, Pane};
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
+use crate::state::section::{Keyed, Section};
 use crate::window::Window;
 use crate::window::session::{alone, cover, joined};
+use arrow::array::RecordBatch;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy)]
 struct Session {
@@ -35,10 +40,12 @@ type Due = Reverse<(i64, u32, u32)>;
 pub(in crate::engine) struct SessionWindows {
     gap: i64,
     spec: WindowSpec,
-    keys: Dictionary,
+    keys: Arc<Dictionary>,
     /// By key, then by start (and end).
     sessions: Vec<Vec<Session>>,
-    accumulators: Vec<Box<dyn Accumulator>>,
+    /// Shared with who saves them, as keys are, until they change.
+    accumulators: Arc<Vec<Box<dyn Accumulator>>>,
+    table: Arc<Keyed>,
     slots: u32,
     free: Vec<u32>,
     due: BinaryHeap<Due>,
@@ -60,13 +67,14 @@ type Showing = (u32, Session, Firing, (Cause, i64));
 
 impl SessionWindows {
     pub fn new(gap: i64, spec: WindowSpec) -> Result<SessionWindows> {
-        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
         Ok(SessionWindows {
             gap,
-            keys: Dictionary::new(&spec.codec),
+            keys: Arc::new(Dictionary::new(&spec.codec)),
+            table: Arc::new(spec.table(&saved::columns())?),
             spec,
             sessions: Vec::new(),
-            accumulators,
+            accumulators: Arc::new(accumulators),
             slots: 0,
             free: Vec::new(),
             due: BinaryHeap::new(),
@@ -76,10 +84,11 @@ impl SessionWindows {
     }
 
     fn flush(&mut self, rows: &WindowRows, pending: &mut Pending) {
-        for accumulator in &mut self.accumulators {
+        let accumulators = Arc::make_mut(&mut self.accumulators);
+        for accumulator in accumulators.iter_mut() {
             accumulator.grow(self.slots as usize);
         }
-        rows.arguments.update(&mut self.accumulators, &pending.slots, &pending.rows);
+        rows.arguments.update(accumulators, &pending.slots, &pending.rows);
         pending.slots.clear();
         pending.rows.clear();
     }
@@ -93,11 +102,11 @@ impl SessionWindows {
 
     /// Lets go of a session that has left its key's list.
     fn release(&mut self, key: u32, slot: u32) {
-        for accumulator in &mut self.accumulators {
+        for accumulator in Arc::make_mut(&mut self.accumulators) {
             accumulator.reset(slot);
         }
         self.free.push(slot);
-        self.keys.release(key);
+        Arc::make_mut(&mut self.keys).release(key);
     }
 
     /// Adds a row to its session, which starts, grows or joins others. What that takes back or shows again is emitted.
@@ -165,7 +174,7 @@ impl SessionWindows {
             let session =
                 Session { window: record, slot, revision: 0, is_shown: false, is_closed: false, is_changed: false };
             self.sessions[key as usize].insert(range.start, session);
-            self.keys.hold(key);
+            Arc::make_mut(&mut self.keys).hold(key);
             self.due.push(Reverse((record.end, key, slot)));
             return Ok(());
         }
@@ -199,7 +208,8 @@ impl SessionWindows {
             self.due.push(Reverse((window.end, key, slot)));
         }
         for other in others {
-            self.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
+            let accumulators = Arc::make_mut(&mut self.accumulators);
+            accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
             self.release(key, other.slot);
         }
         Ok(())
@@ -245,7 +255,7 @@ impl SessionWindows {
         });
         let slots: Vec<u32> = results.iter().map(|(_, session, ..)| session.slot).collect();
         let mut columns = self.spec.codec.decode(results.iter().map(|(key, ..)| keys.key(*key)))?;
-        for accumulator in &self.accumulators {
+        for accumulator in self.accumulators.iter() {
             columns.push(accumulator.results(&slots)?);
         }
         for (_, session, firing, (cause, before)) in &results {
@@ -278,16 +288,18 @@ impl SessionWindows {
 impl WindowOperator for SessionWindows {
     fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
         let mut keys = Vec::with_capacity(picked.len());
-        self.keys.intern(&rows.keys, picked, &mut keys);
-        self.sessions.resize_with(self.keys.bound().max(self.sessions.len()), Vec::new);
+        let dictionary = Arc::make_mut(&mut self.keys);
+        dictionary.intern(&rows.keys, picked, &mut keys);
+        self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
         // Numbers stay what they are until the last row is in.
-        keys.iter().for_each(|key| self.keys.hold(*key));
+        keys.iter().for_each(|key| dictionary.hold(*key));
         let mut pending = Pending::default();
         for (row, key) in picked.iter().zip(&keys) {
             self.add((rows, *row, *key), &mut pending, course, fired)?;
         }
         self.flush(rows, &mut pending);
-        keys.iter().for_each(|key| self.keys.release(*key));
+        let dictionary = Arc::make_mut(&mut self.keys);
+        keys.iter().for_each(|key| dictionary.release(*key));
         Ok(())
     }
 
@@ -342,5 +354,13 @@ impl WindowOperator for SessionWindows {
         let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
         let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
         self.keys.byte_len() + lists.sum::<usize>() + accumulators.sum::<usize>() + heaps + others
+    }
+
+    fn save(&self) -> Result<Vec<Section>> {
+        Ok(vec![self.section()])
+    }
+
+    fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+        self.take_section(name, rows)
     }
 }

@@ -5,15 +5,20 @@
 //! With allowed lateness slices stay until their last window has expired, and a row for windows that were emitted emits them again for
 //! its key. A window that can be emitted more than once remembers how often it was, by key.
 
+mod saved;
+
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Pane};
 use crate::error::Result;
 use crate::state::dictionary::Dictionary;
+use crate::state::section::Section;
 use crate::state::slice::Slice as Partial;
 use crate::window::Window;
 use crate::window::assign::{Slice, Slicer};
+use arrow::array::RecordBatch;
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Slices and windows by end, then start.
 type Place = (i64, i64);
@@ -24,21 +29,34 @@ fn place_of(slice: &Slice) -> Place {
 
 struct Entry {
     slice: Slice,
-    partial: Partial,
+    /// Shared with who saves it, until it changes.
+    partial: Arc<Partial>,
     /// Keys with rows since the last tick, if there are ticks.
     changed: Vec<u32>,
+    /// Of what it holds.
+    version: u64,
+}
+
+/// How often a window was emitted, by key.
+#[derive(Default)]
+struct Emitted {
+    times: Arc<HashMap<u32, u32>>,
+    version: u64,
 }
 
 /// The open slices of one aggregation. Holds one partial for each slice that has rows and a window that is not over.
 pub(in crate::engine) struct SliceWindows {
     slicer: Slicer,
     spec: WindowSpec,
-    keys: Dictionary,
+    keys: Arc<Dictionary>,
     slices: BTreeMap<Place, Entry>,
     /// Windows that end here or before have been emitted.
     closed: i64,
-    /// How often a window was emitted, by key.
-    emitted: BTreeMap<Place, HashMap<u32, u32>>,
+    /// By window.
+    emitted: BTreeMap<Place, Emitted>,
+    /// Counts changes.
+    version: u64,
+    tables: saved::Tables,
     sorted: Sorted,
 }
 
@@ -68,16 +86,18 @@ struct Bounds {
 }
 
 impl SliceWindows {
-    pub fn new(slicer: Slicer, spec: WindowSpec) -> SliceWindows {
-        SliceWindows {
+    pub fn new(slicer: Slicer, spec: WindowSpec) -> Result<SliceWindows> {
+        Ok(SliceWindows {
             slicer,
-            keys: Dictionary::new(&spec.codec),
+            keys: Arc::new(Dictionary::new(&spec.codec)),
+            tables: saved::Tables::new(&spec)?,
             spec,
             slices: BTreeMap::new(),
             closed: i64::MIN,
             emitted: BTreeMap::new(),
+            version: 0,
             sorted: Sorted::default(),
-        }
+        })
     }
 
     fn bounds(&self, watermark: i64) -> Bounds {
@@ -181,7 +201,7 @@ impl SliceWindows {
         self.sorted.touched[place].1.push(number);
         self.update(rows)?;
         let mut ids = Vec::new();
-        self.keys.intern(&rows.keys, &[number], &mut ids);
+        Arc::make_mut(&mut self.keys).intern(&rows.keys, &[number], &mut ids);
         let by = ((course.of_row)(number), bounds.watermark);
         for window in self.slicer.windows_between(&slice, bounds.expired, bounds.closed) {
             self.emit(window, Some(&ids), Pane::Late, by, fired)?;
@@ -192,19 +212,24 @@ impl SliceWindows {
     /// Adds the sorted rows to their slices.
     fn update(&mut self, rows: &WindowRows) -> Result<()> {
         self.sorted.index.clear();
-        let SliceWindows { sorted, keys, slices, spec, .. } = self;
+        let SliceWindows { sorted, keys, slices, spec, version, .. } = self;
+        let keys = Arc::make_mut(keys);
         for (slice, numbers) in sorted.touched.drain(..) {
             sorted.ids.clear();
             keys.intern(&rows.keys, &numbers, &mut sorted.ids);
             let entry = match slices.entry(place_of(&slice)) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Entry { slice, partial: Partial::new(&spec.aggregates)?, changed: Vec::new() })
+                    let partial = Arc::new(Partial::new(&spec.aggregates)?);
+                    entry.insert(Entry { slice, partial, changed: Vec::new(), version: 0 })
                 }
             };
-            let known = entry.partial.ids().len();
-            entry.partial.update(&sorted.ids, keys.bound(), &rows.arguments, &numbers);
-            entry.partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
+            *version += 1;
+            entry.version = *version;
+            let partial = Arc::make_mut(&mut entry.partial);
+            let known = partial.ids().len();
+            partial.update(&sorted.ids, keys.bound(), &rows.arguments, &numbers);
+            partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
             if spec.early {
                 entry.changed.extend_from_slice(&sorted.ids);
                 entry.changed.sort_unstable();
@@ -236,10 +261,11 @@ impl SliceWindows {
 
     /// Folds the slices of a cumulating window into its first slice.
     fn fold(&mut self, first: Slice, end: i64) -> Result<()> {
-        let mut base = match self.slices.remove(&place_of(&first)) {
+        let mut partial = match self.slices.remove(&place_of(&first)) {
             Some(entry) => entry.partial,
-            None => Partial::new(&self.spec.aggregates)?,
+            None => Arc::new(Partial::new(&self.spec.aggregates)?),
         };
+        let (base, keys) = (Arc::make_mut(&mut partial), Arc::make_mut(&mut self.keys));
         let inside =
             self.slices.range((first.start, i64::MIN)..=(end, i64::MAX)).map(|(place, entry)| (*place, entry.slice));
         let inside: Vec<Place> =
@@ -247,11 +273,13 @@ impl SliceWindows {
         for place in inside {
             let Some(entry) = self.slices.remove(&place) else { continue };
             let known = base.ids().len();
-            base.merge(&entry.partial, self.keys.bound());
-            base.ids()[known..].iter().for_each(|id| self.keys.hold(*id));
-            entry.partial.ids().iter().for_each(|id| self.keys.release(*id));
+            base.merge(&entry.partial, keys.bound());
+            base.ids()[known..].iter().for_each(|id| keys.hold(*id));
+            entry.partial.ids().iter().for_each(|id| keys.release(*id));
         }
-        self.slices.insert(place_of(&first), Entry { slice: first, partial: base, changed: Vec::new() });
+        self.version += 1;
+        let entry = Entry { slice: first, partial, changed: Vec::new(), version: self.version };
+        self.slices.insert(place_of(&first), entry);
         Ok(())
     }
 
@@ -288,9 +316,12 @@ impl SliceWindows {
         let firings = match self.spec.refires() {
             false => vec![Firing::ONLY; order.len()],
             true => {
-                let (emitted, keys) = (self.emitted.entry(place).or_default(), &mut self.keys);
+                self.version += 1;
+                let emitted = self.emitted.entry(place).or_default();
+                emitted.version = self.version;
+                let (times, keys) = (Arc::make_mut(&mut emitted.times), Arc::make_mut(&mut self.keys));
                 let firing = |(_, id): &(u32, u32)| {
-                    let next = emitted.entry(*id).or_insert_with(|| {
+                    let next = times.entry(*id).or_insert_with(|| {
                         keys.hold(*id);
                         0
                     });
@@ -315,12 +346,14 @@ impl SliceWindows {
             && first.get().slice.last_end <= expired
         {
             let entry = first.remove();
-            entry.partial.ids().iter().for_each(|id| self.keys.release(*id));
+            let keys = Arc::make_mut(&mut self.keys);
+            entry.partial.ids().iter().for_each(|id| keys.release(*id));
         }
         while let Some(first) = self.emitted.first_entry()
             && first.key().0 <= expired
         {
-            first.remove().into_keys().for_each(|id| self.keys.release(id));
+            let (gone, keys) = (first.remove(), Arc::make_mut(&mut self.keys));
+            gone.times.keys().for_each(|id| keys.release(*id));
         }
     }
 }
@@ -364,6 +397,8 @@ impl WindowOperator for SliceWindows {
         let mut changed: BTreeMap<Place, (Window, Vec<u32>)> = BTreeMap::new();
         for entry in self.slices.values_mut().filter(|entry| !entry.changed.is_empty()) {
             let ids = std::mem::take(&mut entry.changed);
+            self.version += 1;
+            entry.version = self.version;
             for window in self.slicer.windows_between(&entry.slice, self.closed, i64::MAX) {
                 let all = &mut changed.entry((window.end, window.start)).or_insert((window, Vec::new())).1;
                 all.extend_from_slice(&ids);
@@ -394,7 +429,15 @@ impl WindowOperator for SliceWindows {
 
     fn byte_len(&self) -> usize {
         let slices = self.slices.values().map(|e| size_of::<Entry>() + e.partial.byte_len() + e.changed.capacity() * 4);
-        let emitted = self.emitted.values().map(|keys| keys.capacity() * 9 + 64);
+        let emitted = self.emitted.values().map(|emitted| emitted.times.capacity() * 9 + 64);
         self.keys.byte_len() + slices.sum::<usize>() + emitted.sum::<usize>()
+    }
+
+    fn save(&self) -> Result<Vec<Section>> {
+        self.sections()
+    }
+
+    fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+        self.take_section(name, rows)
     }
 }

@@ -4,12 +4,12 @@
 use super::*;
 
 /// Deterministic noise.
-fn noise(n: u64) -> i64 {
+pub(super) fn noise(n: u64) -> i64 {
     i64::try_from(crate::codec::xxh64(&n.to_le_bytes(), 1) >> 33).expect("31 bits")
 }
 
 /// 8,000 events over 3 partitions in bursts of one append time, disordered by up to 40 ms, with silences and bad rows.
-fn events() -> Vec<Event> {
+pub(super) fn events() -> Vec<Event> {
     let mut append_ms = 0;
     let event = |n: u64| {
         let (r, burst) = (noise(n), noise(n / 200));
@@ -25,7 +25,7 @@ fn events() -> Vec<Event> {
     (0..8_000).map(event).collect()
 }
 
-fn plan() -> JobPlan {
+pub(super) fn plan() -> JobPlan {
     let kinds = [
         WindowKind::Tumble { size_ms: 20, offset_ms: 3 },
         WindowKind::Hop { size_ms: 60, slide_ms: 10, offset_ms: 0 },
@@ -90,7 +90,7 @@ fn ranked(inner: &PipelinePlan) -> Step {
 }
 
 /// Nests, ranks, counts, windows by append time, and windows that are emitted more than once.
-fn intricate_plan() -> JobPlan {
+pub(super) fn intricate_plan() -> JobPlan {
     let tumble = WindowKind::Tumble { size_ms: 20, offset_ms: 3 };
     let hop = WindowKind::Hop { size_ms: 25, slide_ms: 10, offset_ms: 0 };
     let session = WindowKind::Session { gap_ms: 2 };

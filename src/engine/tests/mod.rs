@@ -5,6 +5,7 @@ mod laws;
 mod model;
 mod revisions;
 mod rows;
+mod saved;
 
 use super::plan::{
     AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, Order, OutputPlan, PipelinePlan,

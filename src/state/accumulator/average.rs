@@ -153,7 +153,7 @@ impl Total {
 }
 
 /// The slots of both decimal aggregates.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Totals(Vec<Total>);
 
 impl Totals {
@@ -250,6 +250,7 @@ macro_rules! decimal_accumulator {
 }
 
 /// SUM(DECIMAL(p, s)): DECIMAL(38, s).
+#[derive(Clone)]
 pub(super) struct DecimalSum {
     totals: Totals,
     scale: i8,
@@ -270,6 +271,7 @@ impl DecimalSum {
 decimal_accumulator!(DecimalSum);
 
 /// AVG(DECIMAL(p, s)): DECIMAL(38, max(s, 6)), half rounded away from zero.
+#[derive(Clone)]
 pub(super) struct DecimalAverage {
     totals: Totals,
     scale: i8,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 /// Position and bytes of the value that is kept.
 type Kept = Option<(u64, Box<[u8]>)>;
 
+#[derive(Clone)]
 struct Bytes {
     keeps: AggregateFunction,
     text: bool,

@@ -8,6 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use std::any::Any;
 
+#[derive(Clone)]
 pub(super) struct Distinct {
     codec: KeyCodec,
     argument: DataType,

@@ -34,6 +34,13 @@ struct Fixed<P: ArrowPrimitiveType, F: Fold<P>> {
     types: PhantomData<fn() -> (P, F)>,
 }
 
+// Derived, it would ask P and F to be Clone.
+impl<P: ArrowPrimitiveType, F: Fold<P>> Clone for Fixed<P, F> {
+    fn clone(&self) -> Self {
+        Fixed { states: self.states.clone(), result: self.result.clone(), types: PhantomData }
+    }
+}
+
 impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
     fn grow(&mut self, slots: usize) {
         self.states.resize(slots.max(self.states.len()), F::State::default());

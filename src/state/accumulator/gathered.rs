@@ -69,6 +69,7 @@ impl Values {
 }
 
 /// The values of each slot; a slot without any is NULL.
+#[derive(Clone)]
 pub(super) struct Gathered {
     codec: KeyCodec,
     /// Of the result's lists.

@@ -72,6 +72,7 @@ fn middle_of(bucket: i64) -> f64 {
 type Counts = BTreeMap<i64, i64>;
 
 /// Values of each slot by rank or bucket, with how often they came.
+#[derive(Clone)]
 pub(super) struct Quantiles {
     exact: bool,
     fractions: Arc<[Fraction]>,

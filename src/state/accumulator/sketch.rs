@@ -170,6 +170,7 @@ fn tau(mut x: f64) -> f64 {
 }
 
 /// The sketch of each slot.
+#[derive(Clone)]
 pub(super) struct Sketches {
     codec: KeyCodec,
     slots: Vec<Option<Box<Sketch>>>,
