@@ -49,6 +49,8 @@ pub(super) enum Command {
     Replay(Replay),
     /// Recompute a job and compare with what its run wrote
     Verify(Verify),
+    /// Say which records made a result, what brought it out, and which came too late
+    Explain(Explain),
     /// Count what each delay of the watermark would drop, and recommend one
     PlanLateness(PlanLateness),
     /// Create, change, list, describe, trim and delete topics
@@ -177,6 +179,41 @@ pub(super) struct Verify {
     /// Verify the run that was made with --as NAME
     #[arg(long = "as", value_name = "NAME")]
     pub version: Option<String>,
+    /// Threads of the engine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Recomputes the job from its start and writes nothing. The rows of the answer are in the order in which things happened: `record` went into the
+/// window, `result` came out (with what caused it), `late` came too late. `watermark` is the one before it.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  kappa explain job.sql --window '2026-01-01 00:00:00' --key a --rows")]
+pub(super) struct Explain {
+    /// The SQL file that ran
+    pub file: PathBuf,
+    /// Start of the window, as the output shows it
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub window: String,
+    /// End of the window, where several start together (CUMULATE)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub window_end: Option<String>,
+    /// Key: as in the output record, or the values of the group, separated by commas [default: all keys of the window]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub key: Option<String>,
+    /// Table or topic of the output [default: all outputs with windows]
+    #[arg(long, value_name = "NAME")]
+    pub output: Option<String>,
+    /// Show what the job sees of each record
+    #[arg(long)]
+    pub rows: bool,
+    /// Explain the run that was made with --as NAME
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: Option<String>,
+    /// Go on where records are quarantined
+    #[arg(long)]
+    pub accept_loss: bool,
     /// Threads of the engine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod consume;
+mod explain;
 mod generate;
 mod group;
 mod inspect;
@@ -87,6 +88,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Run(command) => run::run(&env, &common, functions, command),
         Command::Replay(command) => run::replay(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
+        Command::Explain(command) => explain::run(&env, &common, functions, command),
         Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),

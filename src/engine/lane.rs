@@ -7,6 +7,7 @@ use super::plan::{JobPlan, SourcePlan};
 use super::segment::Segment;
 use super::sink::reject_by_source;
 use super::source::{Reader, SourceRows};
+use super::trace::{Asked, Tracing};
 use super::{Codecs, Holding, image};
 use crate::error::Result;
 use crate::state::section::Section;
@@ -29,7 +30,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub fn new(plan: &JobPlan, source: usize, partitions: u32, codecs: Codecs) -> Result<Lane> {
+    pub fn new(plan: &JobPlan, source: usize, partitions: u32, codecs: Codecs, asked: Option<&Asked>) -> Result<Lane> {
         let source_plan = &plan.sources[source];
         let rules = source_plan.event_time.as_ref().map_or(WatermarkRules::default(), |event_time| WatermarkRules {
             idle_timeout_us: event_time.idle_timeout_us.filter(|us| *us > 0),
@@ -37,7 +38,7 @@ impl Lane {
         });
         let (mut pipelines, mut rejects_to) = (Vec::new(), Vec::<(usize, usize)>::new());
         for (index, pipeline) in plan.pipelines.iter().enumerate().filter(|(_, p)| p.source == source) {
-            pipelines.push(Pipeline::new(plan, index, codecs)?);
+            pipelines.push(Pipeline::new(plan, index, codecs, asked)?);
             if rejects_to.iter().all(|(output, _)| *output != pipeline.output) {
                 rejects_to.push((pipeline.output, index));
             }
@@ -161,6 +162,11 @@ impl Lane {
     /// The same, to be loaded.
     pub fn pipelines_mut(&mut self) -> &mut [Pipeline] {
         &mut self.pipelines
+    }
+
+    /// What the traces have seen since the last call.
+    pub fn take_traces(&mut self) -> impl Iterator<Item = Tracing> + '_ {
+        self.pipelines.iter_mut().filter_map(Pipeline::take_trace)
     }
 
     /// Bytes of state held, roughly.

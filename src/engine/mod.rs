@@ -10,15 +10,18 @@ mod operators;
 mod output;
 mod pipeline;
 pub mod plan;
+mod reread;
 mod segment;
 mod sink;
 mod source;
 mod stage;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 pub use counters::Counters;
 pub use image::EngineState;
+pub use reread::{RowReader, SeenRow};
 
 use crate::env::thread::map_ordered;
 use crate::error::{Error, Result};
@@ -31,6 +34,7 @@ use output::Outputs;
 use pipeline::Emit;
 use plan::JobPlan;
 use std::sync::Arc;
+use trace::{Asked, Tracing};
 
 /// How an engine runs; nothing here can change an output byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +148,17 @@ impl Engine {
     /// An engine at the start of its input. `partitions_of_source` holds, for each source of the plan, the number of
     /// partitions of its topic. Plans with types or sizes that no operator can work on are refused.
     pub fn new(plan: Arc<JobPlan>, partitions_of_source: Vec<u32>, options: EngineOptions) -> Result<Engine> {
-        Engine::with_codecs(plan, &partitions_of_source, options, CODECS)
+        Engine::with_codecs(plan, &partitions_of_source, options, CODECS, None)
+    }
+
+    /// An engine that notes what makes the results that are asked for, beside computing them.
+    pub fn traced(
+        plan: Arc<JobPlan>,
+        partitions_of_source: &[u32],
+        options: EngineOptions,
+        asked: &Asked,
+    ) -> Result<Engine> {
+        Engine::with_codecs(plan, partitions_of_source, options, CODECS, Some(asked))
     }
 
     fn with_codecs(
@@ -152,12 +166,13 @@ impl Engine {
         partitions_of_source: &[u32],
         options: EngineOptions,
         codecs: Codecs,
+        asked: Option<&Asked>,
     ) -> Result<Engine> {
         if partitions_of_source.len() != plan.sources.len() {
             return Err(Error::internal("the number of partitions is needed for each source"));
         }
         let lanes = partitions_of_source.iter().enumerate();
-        let lanes = lanes.map(|(source, partitions)| Lane::new(&plan, source, *partitions, codecs));
+        let lanes = lanes.map(|(source, partitions)| Lane::new(&plan, source, *partitions, codecs, asked));
         Ok(Engine {
             threads: options.threads.max(1),
             lanes: lanes.collect::<Result<_>>()?,
@@ -266,6 +281,13 @@ impl Engine {
     /// When the next clock step is due, if no record comes before; `None`: only a record can change anything.
     pub fn next_due(&self) -> Option<AppendTime> {
         self.lanes.iter().filter_map(Lane::next_due).min()
+    }
+
+    /// What a [traced](Self::traced) engine has seen since the last call.
+    pub fn take_trace(&mut self) -> Tracing {
+        let mut all = Tracing::default();
+        self.lanes.iter_mut().flat_map(Lane::take_traces).for_each(|seen| all.add(seen));
+        all
     }
 
     /// What was read and written so far.

@@ -45,6 +45,11 @@ impl Cause {
         Cause { time_us, rank }
     }
 
+    /// Position of the record that it is.
+    pub fn position(self) -> Option<u64> {
+        self.rank.checked_sub(1)
+    }
+
     /// A record.
     pub fn record(append_us: i64, position: u64) -> Cause {
         Cause { time_us: append_us, rank: position.saturating_add(1) }
@@ -118,22 +123,28 @@ impl Firing {
         Firing { revision, pane, operation, reason: None }
     }
 
+    /// Pane, operation and reason as users read them.
+    pub fn names(self) -> (&'static str, &'static str, Option<&'static str>) {
+        let pane = match self.pane {
+            Pane::Early => "early",
+            Pane::OnTime => "on-time",
+            Pane::Late => "late",
+        };
+        let operation = match self.operation {
+            Operation::Insert => "insert",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+        };
+        (pane, operation, self.reason.map(Reason::name))
+    }
+
     /// Encoded headers.
     pub fn headers(self) -> Vec<u8> {
         let revision = self.revision.to_string();
-        let pane: &[u8] = match self.pane {
-            Pane::Early => b"early",
-            Pane::OnTime => b"on-time",
-            Pane::Late => b"late",
-        };
-        let operation: &[u8] = match self.operation {
-            Operation::Insert => b"insert",
-            Operation::Update => b"update",
-            Operation::Delete => b"delete",
-        };
-        let mut headers = vec![("revision", Some(revision.as_bytes())), ("pane", Some(pane)), ("op", Some(operation))];
-        headers.extend(self.reason.map(|reason| ("reason", Some(reason.name().as_bytes()))));
-        encoded(&headers)
+        let (pane, operation, reason) = self.names();
+        let texts = [("revision", &*revision), ("pane", pane), ("op", operation)];
+        let texts = texts.into_iter().chain(reason.map(|reason| ("reason", reason)));
+        encoded(&texts.map(|(name, text)| (name, Some(text.as_bytes()))).collect::<Vec<_>>())
     }
 }
 

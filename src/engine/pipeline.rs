@@ -13,10 +13,12 @@ use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain};
 use super::segment::Segment;
 use super::sink::Sink;
 use super::stage::{Origins, Prepared, Stage, in_order, prepare, run};
+use super::trace::{Asked, Handed, Lineage, Trace, Tracing};
 use crate::error::Result;
 use crate::state::section::{Section, column};
 use crate::types::{AppendTime, US_PER_MS};
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows of closed windows that are put into one batch, at least.
@@ -37,6 +39,7 @@ pub(super) struct Pipeline {
     /// The next tick, if it has something to show.
     tick_at: Option<AppendTime>,
     sink: Sink,
+    trace: Option<Box<Trace>>,
 }
 
 /// Where a pipeline's records and counts go.
@@ -51,18 +54,26 @@ pub(super) struct Emit<'a> {
 pub(super) type Reached<'a> = &'a (dyn Fn(i64) -> (Cause, i64) + Sync);
 
 impl Pipeline {
-    pub fn new(plan: &JobPlan, index: usize, codecs: Codecs) -> Result<Pipeline> {
+    /// The pipeline with this index; traced if it makes an output that is asked for.
+    pub fn new(plan: &JobPlan, index: usize, codecs: Codecs, asked: Option<&Asked>) -> Result<Pipeline> {
         let pipeline = &plan.pipelines[index];
         let begin = pipeline.steps.iter().position(Step::is_stateful).unwrap_or(pipeline.steps.len());
         let (first, rest) = pipeline.steps.split_at(begin);
         let single = rest.iter().filter(|step| step.is_stateful()).count() == 1 && pipeline.aggregations().count() == 1;
         let emission = if single { pipeline.emission } else { Emission::default() };
         let stages = rest.chunk_by(|_, next| !next.is_stateful());
-        let stages: Vec<Stage> =
-            stages.map(|part| Stage::new(&part[0], &part[1..], pipeline.time, emission)).collect::<Result<_>>()?;
+        let asked = asked.filter(|asked| asked.outputs.contains(&pipeline.output));
+        let kind = pipeline.aggregations().next().filter(|_| single).map(|window| window.kind);
+        let span = |asked: &Asked| if single { Trace::span(asked, kind) } else { i64::MIN..i64::MAX };
+        let stages = stages.map(|part| Stage::new(&part[0], &part[1..], pipeline.time, emission, asked.map(span)));
+        let stages: Vec<Stage> = stages.collect::<Result<_>>()?;
+        let behind_ms = if single || stages.is_empty() { 0 } else { pipeline.emission.lateness_ms.max(0) };
+        let asked = asked.filter(|_| !stages.is_empty());
+        let trace = asked.map(|asked| Trace::new(asked, index, &stages, behind_ms).map(Box::new)).transpose()?;
         Ok(Pipeline {
+            trace,
             first: prepare(first)?,
-            behind_ms: if single || stages.is_empty() { 0 } else { pipeline.emission.lateness_ms.max(0) },
+            behind_ms,
             tick_us: emission.early_us.filter(|us| *us > 0),
             tick_at: None,
             stages,
@@ -148,6 +159,9 @@ impl Pipeline {
         stage.operator.take(&input, &picked, &course, &mut fired)?;
         // A record may stand in several rows, one for each of its windows: late is who came too late for all.
         let late = std::mem::take(&mut fired.late);
+        if let Some(trace) = &mut self.trace {
+            trace.late(stage, (segment, rows, &input), &late)?;
+        }
         for group in late.chunk_by(|a, b| rows.origin[*a as usize] == rows.origin[*b as usize]) {
             let (origin, row) = (rows.origin[group[0] as usize], group[0] as usize);
             if group.len() < rows.of_origin(origin) {
@@ -197,7 +211,7 @@ impl Pipeline {
         if fired.len() == 0 {
             return Ok(());
         }
-        let results = self.stages[stage].results(&fired)?;
+        let (results, lineage) = self.stages[stage].results(&fired)?;
         let origin = (0u32..).take(fired.len()).collect();
         let mut rows = Rows { batch: results.clone(), origin, rejected: Vec::new(), null_rowtime: 0 };
         let inner = stage + 1 < self.stages.len();
@@ -207,29 +221,65 @@ impl Pipeline {
         self.stages[stage].pass_on(&mut rows)?;
         if inner {
             let mut next = Fired::default();
+            let groups = self.traced_groups(stage, &results)?;
             let following = &mut self.stages[stage + 1];
+            let first = following.arrived;
             let input = following.input(&mut rows, &Origins { before: &fired.before, positions: None })?;
+            if let (Some(trace), Some(groups), Some(lineage)) = (&mut self.trace, &groups, &lineage) {
+                trace.hand_on(&Handed { stage, fired: &fired, lineage, groups }, &rows, &input, first);
+            }
             let picked: Vec<u32> = (0u32..).take(rows.origin.len()).collect();
             let course = Course { of_row: &|row| fired.causes[rows.origin[row as usize] as usize], reached };
             following.operator.take(&input, &picked, &course, &mut next)?;
             self.hand_on(stage + 1, next, reached, emit)?;
         } else {
-            let clock = self.stages[stage].clock;
-            let mut writer = self.sink.windows(&rows.batch, &results)?;
-            for (row, origin) in rows.origin.iter().enumerate() {
-                let origin = *origin as usize;
-                let window = fired.windows[origin];
-                if clock.moment(window.start) >= emit.publish_from_ms {
-                    let by = (fired.causes[origin], fired.firings[origin]);
-                    writer.write_window((row, origin), by, clock.moment(window.end.saturating_sub(1)), emit);
-                }
-            }
+            self.publish(&fired, (&results, lineage.as_ref()), &rows, emit)?;
         }
         for (origin, why) in rows.rejected {
             let origin = origin as usize;
             self.sink.reject_window(fired.causes[origin], fired.windows[origin], &why, emit);
         }
         Ok(())
+    }
+
+    /// Group keys of what a stage has emitted, if there is a trace.
+    fn traced_groups(&self, stage: usize, results: &RecordBatch) -> Result<Option<RecordBatch>> {
+        self.trace.as_ref().map(|_| self.stages[stage].groups_of_results(results)).transpose()
+    }
+
+    /// What the last stage has emitted, and the steps behind it have left, goes out.
+    fn publish(
+        &mut self,
+        fired: &Fired,
+        (results, lineage): (&RecordBatch, Option<&Lineage>),
+        rows: &Rows,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        let stage = self.stages.len() - 1;
+        let clock = self.stages[stage].clock;
+        let mut published = BTreeMap::new();
+        let mut writer = self.sink.windows(&rows.batch, results)?;
+        for (row, origin) in rows.origin.iter().enumerate() {
+            let origin = *origin as usize;
+            let window = fired.windows[origin];
+            if clock.moment(window.start) >= emit.publish_from_ms {
+                let by = (fired.causes[origin], fired.firings[origin]);
+                writer.write_window((row, origin), by, clock.moment(window.end.saturating_sub(1)), emit);
+                if self.trace.is_some() {
+                    published.insert(origin, writer.written());
+                }
+            }
+        }
+        let groups = self.traced_groups(stage, results)?;
+        if let (Some(trace), Some(groups), Some(lineage)) = (&mut self.trace, &groups, lineage) {
+            trace.results(&Handed { stage, fired, lineage, groups }, &mut published);
+        }
+        Ok(())
+    }
+
+    /// What the trace has seen since the last call.
+    pub fn take_trace(&mut self) -> Option<Tracing> {
+        self.trace.as_mut().map(|trace| trace.take())
     }
 
     /// What the append clock brings at `due`, when the source's watermark goes to `watermark`.

@@ -5,6 +5,7 @@ use super::output::{Cause, Firing, Operation, OutputRecord, Outputs, encoded, ro
 use super::pipeline::Emit;
 use super::plan::{JobPlan, SourcePlan, Step};
 use super::segment::Segment;
+use super::trace::KeyAndValue;
 use super::{Codecs, OutputStream};
 use crate::error::{Error, Result};
 use crate::format::Encoder;
@@ -81,7 +82,7 @@ impl Sink {
         });
         let keys = keys.transpose()?;
         let headers = (Firing::ONLY, Firing::ONLY.headers());
-        Ok(Writer { sink: self, batch, keys, key: Vec::new(), value: Vec::new(), headers })
+        Ok(Writer { sink: self, batch, keys, key: Vec::new(), value: Vec::new(), headers, wrote: (false, false) })
     }
 
     /// A record that entered no window.
@@ -138,6 +139,8 @@ pub(super) struct Writer<'a> {
     value: Vec<u8>,
     /// Headers of the firing of the row before: mostly those of the next one.
     headers: (Firing, Vec<u8>),
+    /// The row before had a key, and a value.
+    wrote: (bool, bool),
 }
 
 impl Writer<'_> {
@@ -165,6 +168,11 @@ impl Writer<'_> {
         self.headers.1 = headers;
     }
 
+    /// Key and value of the row before.
+    pub fn written(&self) -> KeyAndValue {
+        (self.wrote.0.then(|| self.key.clone()), self.wrote.1.then(|| self.value.clone()))
+    }
+
     fn put(
         &mut self,
         (row, result): (usize, usize),
@@ -183,6 +191,7 @@ impl Writer<'_> {
             &*self.key
         });
         let value = has_value.then_some(&*self.value);
+        self.wrote = (key.is_some(), has_value);
         let record = OutputRecord { timestamp_ms, key, value, headers };
         emit.outputs.push((self.sink.output, OutputStream::Main), (cause, self.sink.pipeline), &record);
     }

@@ -9,8 +9,9 @@ use super::operators::window_session::SessionWindows;
 use super::operators::window_slices::SliceWindows;
 use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
 use super::output::Cause;
-use super::plan::{Emission, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
+use super::plan::{Emission, NamedExpr, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
 use super::source::batch;
+use super::trace::{self, Lineage};
 use crate::error::{Error, Result};
 use crate::state::accumulator::{AggregateSpec, build};
 use crate::state::keys::KeyCodec;
@@ -22,8 +23,9 @@ use crate::window::assign::Slicer;
 use crate::window::clock::WindowClock;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{SortOptions, concat};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A stateless step with what can be worked out once.
@@ -40,8 +42,11 @@ pub(super) struct Stage {
     /// The row that comes out of the operator.
     schema: SchemaRef,
     after: Vec<Prepared>,
-    /// Rows taken so far that are no records: their places in the order.
-    arrived: u64,
+    /// Rows taken so far: the places in the order of those that are no records.
+    pub arrived: u64,
+    lateness_ms: i64,
+    /// Traced: rows of these times are gathered.
+    traced: Option<Range<i64>>,
 }
 
 /// Name of the section of a stage's own facts.
@@ -75,6 +80,14 @@ pub(super) struct Origins<'a> {
 }
 
 impl Origins<'_> {
+    /// The places of rows in the order: positions, or numbers from `arrived` on of rows that are no records.
+    fn places(&self, rows: &Rows, arrived: u64) -> Vec<u64> {
+        match self.positions {
+            Some(positions) => positions(&rows.origin),
+            None => (arrived..).take(rows.origin.len()).collect(),
+        }
+    }
+
     /// The watermark before each row.
     fn of(&self, rows: &Rows) -> Vec<i64> {
         let all = rows.origin.len() == self.before.len();
@@ -87,16 +100,28 @@ impl Origins<'_> {
 
 impl Stage {
     /// The operator of `step`, with the steps behind it.
-    pub fn new(step: &Step, after: &[Step], domain: TimeDomain, emission: Emission) -> Result<Stage> {
+    pub fn new(
+        step: &Step,
+        after: &[Step],
+        domain: TimeDomain,
+        emission: Emission,
+        traced: Option<Range<i64>>,
+    ) -> Result<Stage> {
         let after = prepare(after)?;
         match step {
-            Step::Aggregate(plan) => Stage::aggregate(plan, after, domain, emission),
-            Step::Rank(plan) => Stage::rank(plan, after),
+            Step::Aggregate(plan) => Stage::aggregate(plan, after, domain, emission, traced),
+            Step::Rank(plan) => Stage::rank(plan, after, traced),
             _ => Err(Error::internal("a stateless step as a stage")),
         }
     }
 
-    fn aggregate(plan: &WindowPlan, after: Vec<Prepared>, domain: TimeDomain, emission: Emission) -> Result<Stage> {
+    fn aggregate(
+        plan: &WindowPlan,
+        after: Vec<Prepared>,
+        domain: TimeDomain,
+        emission: Emission,
+        traced: Option<Range<i64>>,
+    ) -> Result<Stage> {
         let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
         let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
             function: call.function.clone(),
@@ -104,14 +129,16 @@ impl Stage {
             argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
             result: call.field.data_type().clone(),
         });
-        let clock = WindowClock { zone: plan.zone };
+        let (clock, lateness_ms) = (WindowClock { zone: plan.zone }, emission.lateness_ms.max(0));
+        let names = plan.aggregates.iter().map(|call| call.field.name().clone());
+        let names = names.chain(traced.iter().flat_map(|_| trace::columns().map(|column| column.name().clone())));
         let spec = WindowSpec {
             codec: codec.clone(),
             key_fields: plan.keys.iter().map(|key| (*key.field).clone()).collect(),
-            names: plan.aggregates.iter().map(|call| call.field.name().clone()).collect(),
-            aggregates: aggregates.collect(),
+            names: names.collect(),
+            aggregates: aggregates.chain(traced.iter().flat_map(|_| trace::aggregates())).collect(),
             clock,
-            lateness_ms: emission.lateness_ms.max(0),
+            lateness_ms,
             early: emission.early_us.is_some(),
         };
         // Said now, not with the first row.
@@ -128,10 +155,11 @@ impl Stage {
             kind => Box::new(SliceWindows::new(slicer(kind)?, spec)?),
         };
         let input = Input::Aggregate { plan: plan.clone(), codec, needs_positions };
-        Ok(Stage { operator, clock, input, schema: Arc::clone(&plan.schema), after, arrived: 0 })
+        let schema = Arc::clone(&plan.schema);
+        Ok(Stage { operator, clock, input, schema, after, arrived: 0, lateness_ms, traced })
     }
 
-    fn rank(plan: &RankPlan, after: Vec<Prepared>) -> Result<Stage> {
+    fn rank(plan: &RankPlan, after: Vec<Prepared>, traced: Option<Range<i64>>) -> Result<Stage> {
         let codec = KeyCodec::new(plan.partition.iter().map(|key| key.field.data_type().clone()).collect())?;
         let row = row_of(plan);
         let order = plan.order.iter().map(|key| {
@@ -142,11 +170,11 @@ impl Stage {
         });
         let order = RowConverter::new(order.collect::<Result<_>>()?)
             .map_err(|e| Error::input(format!("ROW_NUMBER cannot order by this: {e}")))?;
-        let operator = Box::new(RankWindows::new(plan, &codec)?);
+        let operator = Box::new(RankWindows::new(&with_trace(plan, traced.is_some()), &codec)?);
         let clock = WindowClock { zone: plan.zone };
         let schema = Arc::clone(&plan.schema);
         let input = Input::Rank { plan: plan.clone(), codec, order };
-        Ok(Stage { operator, clock, input, schema, after, arrived: 0 })
+        Ok(Stage { operator, clock, input, schema, after, arrived: 0, lateness_ms: 0, traced })
     }
 
     /// Keys, arguments and times of rows. Rows that have none of them are rejected.
@@ -172,10 +200,9 @@ impl Stage {
             values.push(call.argument.as_ref().and_then(|_| columns.next()));
             filters.push(call.filter.as_ref().and_then(|_| columns.next()).map(|mask| true_rows(&mask)));
         }
-        let positions = match (*needs_positions, origins.positions) {
-            (false, _) => Vec::new(),
-            (true, Some(positions)) => positions(&rows.origin),
-            (true, None) => (self.arrived..).take(rows.origin.len()).collect(),
+        let positions = match *needs_positions || self.traced.is_some() {
+            true => origins.places(rows, self.arrived),
+            false => Vec::new(),
         };
         self.arrived += rows.origin.len() as u64;
         let windows = match plan.kind {
@@ -187,7 +214,13 @@ impl Stage {
             None => rowtimes.clone(),
             Some(_) => rowtimes.iter().map(|time| self.clock.local(*time)).collect(),
         };
-        let (before, arguments) = (origins.of(rows), Arguments { values, filters, positions });
+        let before = origins.of(rows);
+        if let Some(span) = &self.traced {
+            values.extend(trace::arguments(positions.clone(), &before).map(Some));
+            let mask: Vec<bool> = times.iter().map(|time| span.contains(time)).collect();
+            filters.extend([Some(mask.clone()), Some(mask)]);
+        }
+        let arguments = Arguments { values, filters, positions };
         Ok(WindowRows { rowtimes, times, before, windows, keys, arguments, ranked: None })
     }
 
@@ -220,7 +253,7 @@ impl Stage {
         }
     }
 
-    fn ranked(&self, rows: &mut Rows, origins: &Origins<'_>) -> Result<WindowRows> {
+    fn ranked(&mut self, rows: &mut Rows, origins: &Origins<'_>) -> Result<WindowRows> {
         let Input::Rank { plan, codec, order } = &self.input else {
             return Err(Error::internal("ranked rows of an aggregation"));
         };
@@ -235,20 +268,40 @@ impl Stage {
         let (partition, by) = columns.split_at(plan.partition.len());
         let windows = windows_of(&rows.batch, plan.window_start, plan.window_end)?;
         let order = order.convert_columns(by).map_err(|e| arrow_error("ORDER BY", e))?;
+        let (before, mut columns) = (origins.of(rows), rows.batch.columns().to_vec());
+        if self.traced.is_some() {
+            columns.extend(trace::arguments(origins.places(rows, self.arrived), &before));
+            self.arrived += rows.origin.len() as u64;
+        }
         Ok(WindowRows {
             rowtimes: Vec::new().into(),
             times: Vec::new().into(),
-            before: origins.of(rows),
+            before,
             windows,
             keys: codec.encode(partition),
             arguments: Arguments { values: Vec::new(), filters: Vec::new(), positions: Vec::new() },
-            ranked: Some(Ranked { order, columns: rows.batch.columns().to_vec() }),
+            ranked: Some(Ranked { order, columns }),
         })
     }
 
-    /// What fired, as rows.
-    pub fn results(&self, fired: &Fired) -> Result<RecordBatch> {
+    /// What fired, as rows; traced, with the rows that made each.
+    pub fn results(&self, fired: &Fired) -> Result<(RecordBatch, Option<Lineage>)> {
         let mut columns = joined(&fired.pieces)?;
+        let lineage = match &self.traced {
+            Some(_) => Some(self.take_lineage(&mut columns)?),
+            None => None,
+        };
+        Ok((self.result_rows(fired, columns)?, lineage))
+    }
+
+    fn take_lineage(&self, columns: &mut Vec<ArrayRef>) -> Result<Lineage> {
+        let number = usize::from(matches!(&self.input, Input::Rank { plan, .. } if plan.number));
+        let from = columns.len().checked_sub(2 + number).ok_or_else(|| Error::internal("a trace without columns"))?;
+        let traced: Vec<ArrayRef> = columns.drain(from..from + 2).collect();
+        trace::lineage(&traced[0], &traced[1])
+    }
+
+    fn result_rows(&self, fired: &Fired, mut columns: Vec<ArrayRef>) -> Result<RecordBatch> {
         let Input::Aggregate { plan, .. } = &self.input else { return batch(&self.schema, columns, fired.len()) };
         let reasons = matches!(plan.kind, WindowKind::Count { .. });
         columns.extend(window_columns(&fired.windows, &self.schema, usize::from(reasons), self.clock)?);
@@ -259,10 +312,62 @@ impl Stage {
         batch(&self.schema, columns, fired.len())
     }
 
+    fn group_keys(&self) -> &[NamedExpr] {
+        match &self.input {
+            Input::Aggregate { plan, .. } => &plan.keys,
+            Input::Rank { plan, .. } => &plan.partition,
+        }
+    }
+
+    /// The columns of its group key.
+    pub fn group_schema(&self) -> SchemaRef {
+        trace::group_schema(self.group_keys().iter().map(|key| &key.field))
+    }
+
+    /// Group keys of rows on their way in.
+    pub fn groups_of_rows(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let columns = eval::columns(self.group_keys(), rows);
+        let columns = columns.map_err(|e| Error::internal(format!("group keys of a trace: {e}")))?;
+        batch(&self.group_schema(), columns, rows.num_rows())
+    }
+
+    /// Group keys of results.
+    pub fn groups_of_results(&self, results: &RecordBatch) -> Result<RecordBatch> {
+        let Input::Aggregate { plan, .. } = &self.input else { return self.groups_of_rows(results) };
+        batch(&self.group_schema(), results.columns()[..plan.keys.len()].to_vec(), results.num_rows())
+    }
+
+    /// How long windows with one start are, if that does not depend on data.
+    pub fn length(&self) -> Option<i64> {
+        if let Input::Aggregate { plan, .. } = &self.input { trace::length(plan.kind) } else { None }
+    }
+
+    /// Whether windows grow with their rows.
+    pub fn is_by_session(&self) -> bool {
+        matches!(&self.input, Input::Aggregate { plan, .. } if matches!(plan.kind, WindowKind::Session { .. }))
+    }
+
+    /// Whether a window that ends here takes no row any more at a watermark.
+    pub fn is_expired(&self, end: i64, watermark: i64) -> bool {
+        end <= self.clock.horizon(watermark.saturating_sub(self.lateness_ms))
+    }
+
     /// The stateless steps behind the operator.
     pub fn pass_on(&self, rows: &mut Rows) -> Result<()> {
         run(&self.after, rows)
     }
+}
+
+/// The plan of a rank whose rows bring the columns of their trace along, behind their own.
+fn with_trace(plan: &RankPlan, traced: bool) -> RankPlan {
+    let mut plan = plan.clone();
+    if traced {
+        let mut fields: Vec<_> = plan.schema.fields().iter().cloned().collect();
+        let width = fields.len() - usize::from(plan.number);
+        fields.splice(width..width, trace::columns().map(Arc::new));
+        plan.schema = Arc::new(Schema::new(fields));
+    }
+    plan
 }
 
 fn reject_null_rowtimes(rows: &mut Rows, rowtime: usize) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The one loop of live and replay: records in log order into the engine, rows out to whoever takes them.
 
+use crate::engine::trace::Asked;
 use crate::engine::{Counters, Engine, EngineOptions, OutputBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::LogBatch;
@@ -71,9 +72,24 @@ pub(super) struct DriveOptions {
 
 impl<'a> Drive<'a> {
     pub(super) fn new(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions) -> Result<Self> {
+        Drive::with(log, job, starts, options, None)
+    }
+
+    /// With an engine that notes what makes the results that are asked for.
+    pub(super) fn traced(
+        log: &'a Log,
+        job: &Job,
+        starts: &[u64],
+        options: DriveOptions,
+        asked: &Asked,
+    ) -> Result<Self> {
+        Drive::with(log, job, starts, options, Some(asked))
+    }
+
+    fn with(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions, asked: Option<&Asked>) -> Result<Self> {
         let topics = job.source_topics(log)?;
         let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id()).collect();
-        let partitions = topics.iter().map(|topic| topic.partitions()).collect();
+        let partitions: Vec<u32> = topics.iter().map(|topic| topic.partitions()).collect();
         let starts: Vec<Position> = starts.iter().copied().map(Position).collect();
         let first = starts.iter().copied().min().unwrap_or_default();
         let mut sources: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
@@ -82,9 +98,14 @@ impl<'a> Drive<'a> {
         }
         let engine_options =
             EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
+        let plan = Arc::clone(&job.plan);
+        let engine = match asked {
+            Some(asked) => Engine::traced(plan, &partitions, engine_options, asked)?,
+            None => Engine::new(plan, partitions, engine_options)?,
+        };
         Ok(Drive {
             log,
-            engine: Engine::new(Arc::clone(&job.plan), partitions, engine_options)?,
+            engine,
             reader: parts::reader(log, &ids, &job.plan.sources, first),
             topics: ids,
             position: first,

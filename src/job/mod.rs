@@ -5,6 +5,7 @@ mod bounds;
 mod declare;
 mod drive;
 mod emit;
+mod explain;
 mod lateness;
 mod parts;
 mod record;
@@ -12,10 +13,12 @@ mod rowtimes;
 mod run;
 mod verify;
 
+pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
 pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
 pub use declare::declare;
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
+pub use explain::{Event, Explained, Happened, NamedRecord, Question, explain};
 pub use lateness::{Behind, BoundCount, LatenessPlan, plan_lateness};
 pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run};
@@ -116,6 +119,22 @@ pub fn runs(log: &Log) -> Result<Vec<(String, RunRecord)>> {
         .into_iter()
         .map(|(key, bytes)| Ok((key.clone(), RunRecord::decode(&key, &bytes)?)))
         .collect()
+}
+
+/// The recorded run of a job and its progress; `None` if it has not run.
+///
+/// # Errors
+/// `Conflict` when what ran is another plan than the job's.
+fn recorded(log: &Log, job: &Job) -> Result<Option<(RunRecord, Option<Progress>)>> {
+    let key = job.key();
+    let Some(bytes) = log.meta(MetaSpace::Run, &key) else { return Ok(None) };
+    let record = RunRecord::decode(&key, &bytes)?;
+    if record.plan_digest != job.plan.digest {
+        let message = format!("the recorded run of '{key}' computed something else than this file");
+        return Err(Error::new(ErrorKind::Conflict, message)
+            .with_hint("name the file that ran; `kappa replay FILE --as NAME` computes the changed file beside it"));
+    }
+    Ok(Some((record, progress(log, &key)?)))
 }
 
 /// How far a run has come; `None` if it has written nothing yet.

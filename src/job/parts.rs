@@ -44,32 +44,44 @@ pub(super) fn reader(log: &Log, topics: &[TopicId], sources: &[SourcePlan], from
 /// The records of a topic at these positions, ascending: one row for each.
 pub(super) fn originals(log: &Log, topic: TopicId, positions: &[u64]) -> Result<RecordColumns> {
     let mut rows = RecordColumns::default();
+    each_record(log, topic, positions, |batch, row| {
+        push_record(batch, row, &mut rows);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Shows each record of a topic at these positions, ascending.
+pub(super) fn each_record(
+    log: &Log,
+    topic: TopicId,
+    positions: &[u64],
+    mut show: impl FnMut(&LogBatch, usize) -> Result<()>,
+) -> Result<()> {
     let mut left = positions;
     while let (Some(first), Some(last)) = (left.first(), left.last()) {
         let batches = log.reader(&[topic], Position(*first)).next_stretch(Position(last + 1))?;
         let before = left.len();
         for batch in &batches {
-            left = take_wanted(batch, left, &mut rows);
+            while let Some((position, behind)) = left.split_first() {
+                let Ok(row) = batch.positions.binary_search(position) else { break };
+                show(batch, row)?;
+                left = behind;
+            }
         }
         if left.len() == before {
             return Err(Error::internal(format!("the record at position {first} cannot be read again")));
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
-/// Appends the rows of a batch that are wanted, in order; gives the positions that lie behind them.
-fn take_wanted<'a>(batch: &LogBatch, mut wanted: &'a [u64], rows: &mut RecordColumns) -> &'a [u64] {
-    while let Some((position, behind)) = wanted.split_first() {
-        let Ok(row) = batch.positions.binary_search(position) else { break };
-        let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
-        let (key, value) = (bytes(&batch.keys), bytes(&batch.values));
-        let headers = bytes(&batch.headers).unwrap_or_default();
-        let to = Partitioning::Fixed(PartitionId(batch.partitions[row]));
-        rows.push_encoded(to, batch.timestamp_ms(row), key.as_deref(), value.as_deref(), &headers);
-        wanted = behind;
-    }
-    wanted
+fn push_record(batch: &LogBatch, row: usize, rows: &mut RecordColumns) {
+    let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
+    let (key, value) = (bytes(&batch.keys), bytes(&batch.values));
+    let headers = bytes(&batch.headers).unwrap_or_default();
+    let to = Partitioning::Fixed(PartitionId(batch.partitions[row]));
+    rows.push_encoded(to, batch.timestamp_ms(row), key.as_deref(), value.as_deref(), &headers);
 }
 
 #[cfg(test)]
@@ -136,7 +148,7 @@ mod tests {
         let mut reader = log.reader(&topics[..1], Position(0));
         while let Some(batch) = reader.next(log.durable_end()).expect("readable") {
             positions.extend_from_slice(&batch.positions);
-            take_wanted(&batch, &batch.positions, &mut whole);
+            (0..batch.len()).for_each(|row| push_record(&batch, row, &mut whole));
         }
         assert!(positions.len() > 200 && whole.len() == positions.len());
         for step in [1, 2, 17, 1000] {

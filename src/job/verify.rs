@@ -3,12 +3,12 @@
 use super::drive::{Drive, DriveOptions, Observer, Sink};
 use super::emit::{STREAMS, StreamName, record_digest, stream_index, stream_names};
 use super::record::{Progress, RunRecord, StreamProgress};
-use super::{Job, progress};
+use super::{Job, recorded};
 use crate::engine::OutputBatch;
 use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{LogBatch, RecordColumns};
-use crate::log::{Log, MetaSpace, Reader};
+use crate::log::{Log, Reader};
 use crate::types::{AppendTime, Position};
 use std::collections::BTreeMap;
 
@@ -76,23 +76,11 @@ impl VerifyReport {
 /// `NotFound` when the job has not run, `Conflict` when the run recorded is that of another plan, and those of reading.
 pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer) -> Result<VerifyReport> {
     let key = job.key();
-    let record = match log.meta(MetaSpace::Run, &key) {
-        Some(bytes) => RunRecord::decode(&key, &bytes)?,
-        None => {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify"))
-                .with_hint("`kappa run` it first"));
-        }
+    let Some((record, progress)) = recorded(log, job)? else {
+        return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify"))
+            .with_hint("`kappa run` it first"));
     };
-    if record.plan_digest != job.plan.digest {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("the recorded run of '{key}' computed something else than this file"),
-        )
-        .with_hint(
-            "verify with the file that ran; `kappa replay FILE --as NAME` computes the changed file beside it",
-        ));
-    }
-    let Some(progress) = progress(log, &key)? else {
+    let Some(progress) = progress else {
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
     };
     let options = DriveOptions { threads, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };

@@ -6,6 +6,7 @@ mod checker;
 mod cli;
 mod dice;
 mod disks;
+mod explain;
 mod failing;
 mod functions;
 mod fuzz;

@@ -6,6 +6,7 @@ mod model;
 mod revisions;
 mod rows;
 mod saved;
+mod traced;
 
 use super::plan::{
     AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, Order, OutputPlan, PipelinePlan,
@@ -246,8 +247,8 @@ pub(super) fn log_batch(events: &[Event], first: usize) -> LogBatch {
 
 pub(super) fn engine(plan: &JobPlan, threads: usize) -> Engine {
     let partitions = vec![1; plan.sources.len()];
-    Engine::with_codecs(Arc::new(plan.clone()), &partitions, EngineOptions { threads, publish_from_ms: None }, LINES)
-        .expect("a good plan")
+    let options = EngineOptions { threads, publish_from_ms: None };
+    Engine::with_codecs(Arc::new(plan.clone()), &partitions, options, LINES, None).expect("a good plan")
 }
 
 /// Batches of at most `size` events, cut where the append time changes.

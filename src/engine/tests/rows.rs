@@ -244,7 +244,7 @@ fn bad_plans_are_refused() {
     ] {
         let plan = Arc::new(job(Times::default(), vec![windowed(kind, vec![])]));
         assert!(
-            Engine::with_codecs(plan, &[1], EngineOptions { threads: 1, publish_from_ms: None }, LINES).is_err(),
+            Engine::with_codecs(plan, &[1], EngineOptions { threads: 1, publish_from_ms: None }, LINES, None).is_err(),
             "{kind:?}"
         );
     }
