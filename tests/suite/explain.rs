@@ -76,7 +76,7 @@ fn the_records_named_are_as_many_as_counted_in_windows_of_every_kind() {
             };
             let explained = job::explain(&log, &job, &question, &mut Silent).expect("explained");
             // Windows by count of one key may have the same bounds.
-            let results = explained.iter().flat_map(|one| &one.events).filter_map(|event| match &event.what {
+            let mut results = explained.iter().flat_map(|one| &one.events).filter_map(|event| match &event.what {
                 Happened::Result(result) => Some(&**result),
                 _ => None,
             });
@@ -84,7 +84,7 @@ fn the_records_named_are_as_many_as_counted_in_windows_of_every_kind() {
             let value_of = |result: &job::Traced| -> Option<Value> {
                 serde_json::from_slice(result.record.as_ref()?.1.as_deref()?).ok()
             };
-            let result = results.filter(|result| value_of(result).as_ref() == Some(row)).next_back();
+            let result = results.rfind(|result| value_of(result).as_ref() == Some(row));
             let result = result.unwrap_or_else(|| panic!("{text} is not explained: {explained:?}"));
             let members: Vec<u64> =
                 result.parts.iter().flat_map(job::Part::records).map(|(position, ..)| position).collect();
