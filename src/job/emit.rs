@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, VecDeque};
 pub const STREAMS: [OutputStream; 3] = [OutputStream::Main, OutputStream::Late, OutputStream::Rejected];
 
 /// Bytes of output in one frame, roughly: what the log lets share a sync with live appends.
-const FRAME_BYTES: usize = 224 << 10;
+const FRAME_BYTES: usize = 56 << 10;
 
 /// Frames on their way at once.
-const IN_FLIGHT_MAX: usize = 32;
+const IN_FLIGHT_MAX: usize = 128;
 
 /// Output and stream of a row, by name, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

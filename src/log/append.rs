@@ -26,7 +26,7 @@ pub struct AppendBatch {
     /// strongest that any of them asked for, topic by topic.
     pub codec: Option<Codec>,
     /// True for what can wait a little, such as results of a job that reads the past: other appends go before it, and while there
-    /// are any, about 256 KiB of it share each sync with them. Such batches keep their order among each other only.
+    /// are any, about 64 KiB of it share each sync with them. Such batches keep their order among each other only.
     pub background: bool,
 }
 

@@ -13,7 +13,7 @@ use crate::log::frame::header::{FRAME_HEADER_LEN, FRAMES_AT, FileHeader, FrameHe
 use crate::log::journal::new_salt;
 use crate::log::pending::Waiters;
 use crate::log::producers::{self, ProducerTable, Repeat, Verdict};
-use crate::log::queue::OpenGroup;
+use crate::log::queue::{OpenGroup, PATIENCE};
 use crate::log::recovery::GoOn;
 use crate::log::shared::{Queue, Shared};
 use crate::log::writer::FailOnPanic;
@@ -163,6 +163,13 @@ impl Encoder {
                 return Work::Rewind(place);
             }
             if queue.issue.is_none() {
+                if queue.waiting.may_wait() {
+                    let calm = |queue: &mut Queue| queue.waiting.may_wait() && !queue.closing && queue.failed.is_none();
+                    let wait = self.shared.for_encoder.wait_timeout_while(queue, PATIENCE, calm);
+                    queue = wait.unwrap_or_else(PoisonError::into_inner).0;
+                    queue.waiting.has_waited();
+                    continue;
+                }
                 if !queue.waiting.is_empty() {
                     self.spare = queue.spare.take().unwrap_or_default();
                     return Work::Groups(queue.waiting.take());

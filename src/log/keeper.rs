@@ -28,7 +28,8 @@ const TASKS: &[(&str, Task)] = &[
 /// How long the thread rests when there is nothing to do, unless it is woken.
 const REST: Duration = Duration::from_millis(50);
 
-/// Works until the log is closed or has failed.
+/// Works until the log is to be closed or has failed. A step that has begun is finished: commands that last for less than a step would else
+/// begin it over and over, and never get anywhere.
 pub(crate) fn run(shared: &Arc<Shared>) {
     enter(Class::Background);
     while !ended(shared) {
@@ -42,16 +43,26 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         }
         if !more {
             let queue = shared.queue();
-            if !queue.closing {
+            if !queue.ending {
                 drop(shared.for_keeper.wait_timeout(queue, REST).unwrap_or_else(PoisonError::into_inner));
             }
         }
+    }
+    seal_backlog(shared);
+}
+
+/// Commands that end before this thread has had a turn would leave ever more files behind.
+fn seal_backlog(shared: &Arc<Shared>) {
+    let failed = shared.queue().failed.is_some();
+    if !failed && shared.sealer.unsealed_files() >= seal::STEP_FILES as u64 {
+        // It is tried again by whoever opens the log next, who is told if it fails then.
+        let _ = seal::step(shared);
     }
 }
 
 fn ended(shared: &Shared) -> bool {
     let queue = shared.queue();
-    queue.closing || queue.failed.is_some()
+    queue.ending || queue.failed.is_some()
 }
 
 /// Runs all tasks until none has anything to do.

@@ -133,6 +133,7 @@ struct Inner {
     /// Topics are created and deleted one at a time.
     naming: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -205,6 +206,7 @@ impl Log {
                 report: opened.report,
                 naming: Mutex::new(()),
                 threads: Mutex::new(Vec::new()),
+                keeper: Mutex::new(None),
                 lock: Mutex::new(Some(lock)),
             }),
         };
@@ -464,14 +466,14 @@ impl Inner {
         self.start("log-encoder", move || encoder.run())?;
         if self.shared.options.background {
             let shared = self.shared.clone();
-            self.start("log-keeper", move || keeper::run(&shared))?;
+            let keeper = started("log-keeper", move || keeper::run(&shared))?;
+            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         }
         Ok(())
     }
 
     fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = crate::env::thread::spawn(name, work)
-            .map_err(|cause| Error::new(ErrorKind::Unavailable, format!("starting a thread of the log: {cause}")))?;
+        let thread = started(name, work)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
@@ -483,20 +485,36 @@ impl Inner {
 
     /// Waits until the threads are done.
     fn join(&self) {
+        self.join_keeper();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                self.shared.fail("a thread of the log panicked: this is a bug");
-            }
+        threads.into_iter().for_each(|thread| self.join_one(thread));
+    }
+
+    fn join_keeper(&self) {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        keeper.into_iter().for_each(|thread| self.join_one(thread));
+    }
+
+    fn join_one(&self, thread: JoinHandle<()>) {
+        if thread.join().is_err() {
+            self.shared.fail("a thread of the log panicked: this is a bug");
         }
     }
 
     fn stop(&self) {
+        self.shared.queue().ending = true;
+        self.shared.wake_all();
+        self.join_keeper();
         self.shared.queue().closing = true;
         self.shared.wake_all();
         self.join();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+fn started(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    crate::env::thread::spawn(name, work)
+        .map_err(|cause| Error::new(ErrorKind::Unavailable, format!("starting a thread of the log: {cause}")))
 }
 
 impl Drop for Inner {

@@ -4,6 +4,7 @@
 use crate::log::append::Request;
 use crate::log::pending::{PendingAck, Waiters};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Requests that wait and will be synced together.
 pub(crate) struct OpenGroup {
@@ -17,11 +18,18 @@ pub(crate) struct OpenGroup {
 /// A group takes requests up to about this many bytes.
 pub(crate) const GROUP_BYTES: usize = 8 << 20;
 
-/// About as many bytes of background work share a sync with others.
+/// About as many bytes of background work are synced together.
 pub(crate) const BACKGROUND_BYTES: usize = 256 << 10;
+
+/// About as many bytes of background work share a sync with others, who wait for them too.
+const SHARED_BYTES: usize = 64 << 10;
 
 /// After so many syncs in a row in which nobody else appended, background work fills them.
 const ALONE_SYNCS: u32 = 64;
+
+/// Where others append, background work waits so long for one of them to share a sync with: a sync of its own would be in the way of
+/// whoever comes while it lasts.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(5);
 
 /// What waits for the encoder.
 #[derive(Default)]
@@ -30,6 +38,8 @@ pub(crate) struct Waiting {
     background: VecDeque<OpenGroup>,
     /// Syncs in a row with nothing but background work.
     alone: u32,
+    /// Somebody has appended since background work last waited in vain.
+    company: bool,
 }
 
 impl Waiting {
@@ -37,10 +47,21 @@ impl Waiting {
         self.groups.is_empty() && self.background.is_empty()
     }
 
+    /// Whether it is better to wait a little ([`PATIENCE`]), since what waits is background work and somebody may come with whom it can
+    /// share a sync.
+    pub fn may_wait(&self) -> bool {
+        self.company && self.groups.is_empty() && !self.background.is_empty()
+    }
+
+    /// It was waited: if nobody came, there is no company.
+    pub fn has_waited(&mut self) {
+        self.company = !self.groups.is_empty();
+    }
+
     /// Puts a request into the newest group of its kind, or a new one.
     pub fn add(&mut self, request: Request) -> PendingAck {
         let (groups, most) = match request.background {
-            true => (&mut self.background, BACKGROUND_BYTES),
+            true => (&mut self.background, SHARED_BYTES),
             false => (&mut self.groups, GROUP_BYTES),
         };
         if groups.back().is_none_or(|open| open.bytes + request.bytes > most) {
@@ -59,7 +80,12 @@ impl Waiting {
     pub fn take(&mut self) -> Vec<OpenGroup> {
         let mut taken: Vec<OpenGroup> = self.groups.pop_front().into_iter().collect();
         self.alone = if taken.is_empty() { self.alone.saturating_add(1) } else { 0 };
-        let room = if self.alone > ALONE_SYNCS { GROUP_BYTES } else { BACKGROUND_BYTES };
+        self.company |= !taken.is_empty();
+        let room = match self.alone {
+            0 => SHARED_BYTES,
+            1..=ALONE_SYNCS => BACKGROUND_BYTES,
+            _ => GROUP_BYTES,
+        };
         let mut bytes = 0;
         while let Some(next) = self.background.pop_front_if(|next| bytes == 0 || bytes + next.bytes <= room) {
             bytes += next.bytes;
@@ -95,16 +121,38 @@ mod tests {
     #[test]
     fn background_work_goes_behind_others_and_a_little_in_each_sync() {
         let mut waiting = Waiting::default();
-        let half = BACKGROUND_BYTES / 2;
-        for _ in 0..5 {
+        let half = SHARED_BYTES / 2;
+        for _ in 0..13 {
             drop(waiting.add(request(half, true)));
         }
         drop(waiting.add(request(1_000, false)));
         drop(waiting.add(request(GROUP_BYTES, false)));
         assert_eq!(sizes(&waiting.take()), [1_000, 2 * half]);
         assert_eq!(sizes(&waiting.take()), [GROUP_BYTES, 2 * half]);
+        assert_eq!(sizes(&waiting.take()), [2 * half; BACKGROUND_BYTES / SHARED_BYTES]);
         assert_eq!(sizes(&waiting.take()), [half]);
         assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn background_work_waits_for_company_until_nobody_comes() {
+        let mut waiting = Waiting::default();
+        drop(waiting.add(request(1, true)));
+        assert!(!waiting.may_wait(), "nobody has appended yet");
+        drop(waiting.add(request(1, false)));
+        assert_eq!(waiting.take().len(), 2);
+        assert!(!waiting.may_wait(), "nothing waits");
+        drop(waiting.add(request(1, true)));
+        assert!(waiting.may_wait());
+        drop(waiting.add(request(1, false)));
+        assert!(!waiting.may_wait(), "who came does not wait");
+        waiting.has_waited();
+        assert_eq!(waiting.take().len(), 2);
+        drop(waiting.add(request(1, true)));
+        assert!(waiting.may_wait());
+        waiting.has_waited();
+        assert!(!waiting.may_wait());
+        assert_eq!(waiting.take().len(), 1);
     }
 
     #[test]

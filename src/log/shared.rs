@@ -43,6 +43,8 @@ pub(crate) struct Queue {
     pub wakers: Vec<Waker>,
     /// Memory for the encoder to write into: that of the last group.
     pub spare: Option<Vec<u8>>,
+    /// The background finishes what it is at and begins nothing more.
+    pub ending: bool,
     pub closing: bool,
     /// The encoder will hand over nothing more.
     pub encoder_done: bool,

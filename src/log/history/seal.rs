@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 /// Journal files sealed in one step at most.
-const STEP_FILES: usize = 4;
+pub(crate) const STEP_FILES: usize = 4;
 
 /// Seals the oldest full journal files; true if there may be more.
 pub(crate) fn step(shared: &Arc<Shared>) -> Result<bool> {

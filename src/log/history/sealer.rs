@@ -115,6 +115,11 @@ impl Sealer {
         self.unsealed_bytes.load(Ordering::Relaxed)
     }
 
+    /// Full journal files that are not in history.
+    pub fn unsealed_files(&self) -> u64 {
+        self.unsealed_files.load(Ordering::Relaxed)
+    }
+
     /// There are this many full journal files now, with this many bytes.
     pub fn note_unsealed(&self, (files, bytes): (u64, u64)) {
         self.unsealed_files.store(files, Ordering::Relaxed);

@@ -509,3 +509,32 @@ fn appending_sealing_and_reading_at_once() {
     assert!(rows.len() == 4 * appends && rows.iter().all(|row| row.value.as_ref().is_some_and(|v| v.len() > 200)));
     log.close().unwrap();
 }
+
+/// Commands that open the log, append a file's worth and end at once: history must follow them all the same.
+#[test]
+fn short_commands_leave_no_full_files_behind() {
+    let sim = Sim::new(7);
+    let options = LogOptions { background: true, ..small() };
+    let unsealed = |options: &LogOptions| {
+        let log = Log::open(&sim.env(), dir(), LogOptions { background: false, ..options.clone() }).unwrap();
+        let files = log.sealing_status().unsealed_files;
+        log.close().unwrap();
+        files
+    };
+    let mut most = 0;
+    for command in 0..60 {
+        let log = Log::open(&sim.env(), dir(), options.clone()).unwrap();
+        let topic = match log.topic("t") {
+            Ok(topic) => topic.id(),
+            Err(_) => log.create_topic("t", TopicConfig::default()).unwrap().id(),
+        };
+        for number in 0..40 {
+            let value = format!("{command} {number} {}", "z".repeat(500));
+            log.append_wait(AppendBatch::records(topic, values(&[&value]))).unwrap();
+        }
+        log.close().unwrap();
+        most = most.max(unsealed(&options));
+    }
+    // Each of them fills one or two files, and what had begun to be sealed when it ended was finished.
+    assert!(most <= 8, "{most} full files waited for history");
+}

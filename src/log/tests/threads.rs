@@ -148,3 +148,45 @@ fn after_silence_one_mark_is_written_and_no_more() {
     log.close().unwrap();
     assert_eq!(frames(), [false, true]);
 }
+
+#[test]
+fn what_is_done_in_the_background_goes_on_beside_live_appends_and_keeps_its_order() {
+    let (env, _) = Env::sim(5);
+    let log = open(&env);
+    let topic = |name: &str| log.create_topic(name, TopicConfig::default()).unwrap().id();
+    let (live, output) = (topic("live"), topic("output"));
+    let done = AtomicBool::new(false);
+    let appended = map_ordered(3, vec![0, 1, 2], |role| match role {
+        // A job's output: frames on their way, waited for oldest first.
+        0 => {
+            let mut in_flight = std::collections::VecDeque::new();
+            for number in 0..200 {
+                let rows = values(&[&format!("{number:04} {}", "o".repeat(3_000))]);
+                let batch = AppendBatch { background: true, ..AppendBatch::records(output, rows) };
+                in_flight.push_back(log.append(batch).unwrap());
+                if in_flight.len() > 16 {
+                    in_flight.pop_front().unwrap().wait().unwrap();
+                }
+            }
+            in_flight.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
+            done.store(true, Ordering::Relaxed);
+            200
+        }
+        // Live appends never stop while it is written: it must get through all the same.
+        role => (0..)
+            .take_while(|number| *number < 50 || !done.load(Ordering::Relaxed))
+            .map(|number| {
+                log.append_wait(AppendBatch::records(live, values(&[&format!("{role} {number:06}")]))).unwrap()
+            })
+            .count(),
+    });
+    let rows = read_all(&log, &[live, output]);
+    assert_eq!(rows.len(), appended.iter().sum::<usize>());
+    assert!(rows.iter().zip(0..).all(|(row, position)| row.position == position));
+    for prefix in ["1 ", "2 ", "0"] {
+        let of = |row: &&Row| row.value.as_ref().is_some_and(|value| value.starts_with(prefix.as_bytes()));
+        let mine: Vec<_> = rows.iter().filter(of).collect();
+        assert!(!mine.is_empty() && mine.windows(2).all(|pair| pair[0].value < pair[1].value), "{prefix}");
+    }
+    log.close().unwrap();
+}
