@@ -145,6 +145,13 @@ pub(super) struct EngineArgs {
     /// Threads of the engine; the output is the same with any number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    /// Take a checkpoint this often, if there was input: a killed run goes on from the newest one. none takes none [default: what
+    /// the file sets as execution.checkpointing.interval, else 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub checkpoint_interval: Option<String>,
+    /// Take one after so much input as well
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub checkpoint_bytes: String,
 }
 
 /// Reads from the job's start, so that every window is whole, and publishes the windows that start at --from or later.

@@ -3,6 +3,7 @@
 use super::args::{Common, EngineArgs, Replay, Run};
 use super::printer::{Printer, Table};
 use super::progress::Progress;
+use super::units::{parse_bytes, parse_duration_us};
 use super::{Status, load_job, open_log, open_log_to_write, talk};
 use crate::connect::interrupt::{StopFlag, stop_on_signal};
 use crate::connect::{file_sink, file_source};
@@ -14,7 +15,7 @@ use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FormatSpec;
 use crate::format::framing::Framing;
-use crate::job::{self, Job, Observer, Outcome, Point, Request, RunReport, parse_point};
+use crate::job::{self, CheckpointOptions, Job, Observer, Outcome, Point, Request, RunReport, parse_point};
 use crate::log::{Log, Reader};
 use crate::types::{AppendTime, Position};
 use arrow::array::Array;
@@ -39,7 +40,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         bounded,
         flush: bounded && !args.no_flush,
         restart: args.restart,
-        ..engine_request(&args.engine)
+        ..engine_request(&args.engine)?
     };
     if request.from.is_some() {
         talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
@@ -75,7 +76,7 @@ pub(super) fn replay(env: &Env, common: &Common, functions: &FunctionRegistry, a
     let stop = stop_on_signal()?;
     let log = open_log(env, common)?;
     take_files(&log, &job)?;
-    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine) };
+    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine)? };
     let request = match &args.to {
         Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
         None => job::replay_request(&log, &job, base)?,
@@ -85,13 +86,22 @@ pub(super) fn replay(env: &Env, common: &Common, functions: &FunctionRegistry, a
     Ok(status)
 }
 
-fn engine_request(args: &EngineArgs) -> Request {
-    Request {
+fn engine_request(args: &EngineArgs) -> Result<Request> {
+    let interval = args.checkpoint_interval.as_deref();
+    let interval_us = interval.filter(|text| *text != "none").map(parse_duration_us).transpose()?;
+    let checkpoints = CheckpointOptions {
+        interval_us: interval_us.map(|us| u64::try_from(us).unwrap_or(0)),
+        bytes: parse_bytes(&args.checkpoint_bytes)?,
+        enabled: interval != Some("none"),
+        ..CheckpointOptions::default()
+    };
+    Ok(Request {
         strict: args.strict,
         accept_loss: args.accept_loss,
         threads: usize::from(args.threads),
+        checkpoints,
         ..Request::default()
-    }
+    })
 }
 
 /// `TOPIC=FILE` or `TOPIC=-`.
@@ -315,6 +325,10 @@ impl<'a> Watch<'a> {
 impl Observer for Watch<'_> {
     fn on_progress(&mut self, position: Position, _: Option<Position>, counters: &Counters) {
         self.progress.at(if self.bounded { position.0 } else { counters.rows_in });
+    }
+
+    fn on_note(&mut self, note: &str) {
+        self.progress.note(&format!("note: {note}"));
     }
 
     fn on_idle(&mut self, engine: &Engine) {

@@ -29,6 +29,8 @@ pub struct JobPlan {
     pub digest: u64,
     /// Things the user should know that are no errors (ignored Flink settings and the like).
     pub notes: Vec<String>,
+    /// `execution.checkpointing.interval` in microseconds, if the file sets it.
+    pub checkpoint_interval_us: Option<u64>,
 }
 
 /// A table that is read.

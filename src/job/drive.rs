@@ -1,7 +1,7 @@
 //! The one loop of live and replay: records in log order into the engine, rows out to whoever takes them.
 
 use crate::engine::trace::Asked;
-use crate::engine::{Counters, Engine, EngineOptions, OutputBatch};
+use crate::engine::{Counters, Engine, EngineOptions, EngineState, OutputBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::LogBatch;
 use crate::log::{Log, Reader};
@@ -23,6 +23,8 @@ pub trait Observer {
     fn on_progress(&mut self, _position: Position, _end: Option<Position>, _counters: &Counters) {}
     /// A live run has caught up with the log and rests; called at most once between two strides.
     fn on_idle(&mut self, _engine: &Engine) {}
+    /// Something that the user should know: which checkpoint a run goes on from, or that one could not be written.
+    fn on_note(&mut self, _note: &str) {}
     /// True ends the run at the next stride, without a flush.
     fn should_stop(&self) -> bool {
         false
@@ -41,6 +43,31 @@ pub(super) trait Sink {
     fn is_done(&self) -> bool {
         false
     }
+    /// Between two strides, when all rows were taken: the engine is at `at`. Gives what the user should know.
+    fn between(&mut self, _engine: &Engine, _at: &At) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A place in a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// Every source record before this position has been handed to the engine.
+    pub position: Position,
+    /// Append time up to which clock steps have been run.
+    pub clock: AppendTime,
+    /// The same without those that time alone has driven.
+    pub records_clock: AppendTime,
+    /// Bytes of records handed to the engine by this process.
+    pub bytes: u64,
+}
+
+impl At {
+    /// Where a checkpoint was taken.
+    pub fn restored(position: u64, clock_us: i64, is_beyond_records: bool) -> At {
+        let (position, clock) = (Position(position), AppendTime(clock_us));
+        At { position, clock, records_clock: if is_beyond_records { AppendTime::MIN } else { clock }, bytes: 0 }
+    }
 }
 
 /// A job's engine over the log, at some position.
@@ -50,29 +77,52 @@ pub(super) struct Drive<'a> {
     topics: Vec<TopicId>,
     pub(super) engine: Engine,
     reader: Reader,
-    /// Every source record before this position has been handed to the engine.
-    position: Position,
+    at: At,
     /// Two tables may read one topic.
     sources: BTreeMap<TopicId, Vec<usize>>,
     starts: Vec<Position>,
-    /// Append time up to which clock steps have been run.
-    clock: AppendTime,
+    stride_bytes: usize,
     strict: bool,
     accept_loss: bool,
 }
 
+/// How an engine begins.
+#[derive(Clone, Copy)]
+pub(super) enum Begin<'b> {
+    /// At the start.
+    Start,
+    /// At the start, noting what makes the results that are asked for.
+    Traced(&'b Asked),
+    /// From a state.
+    Restored(&'b EngineState, At),
+}
+
 /// How a run treats what it computes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct DriveOptions {
     pub threads: usize,
+    /// As [`STRIDE_BYTES`], which is the most.
+    pub stride_bytes: u64,
     pub publish_from_ms: Option<i64>,
     pub strict: bool,
     pub accept_loss: bool,
 }
 
+impl Default for DriveOptions {
+    fn default() -> Self {
+        DriveOptions {
+            threads: 1,
+            stride_bytes: STRIDE_BYTES as u64,
+            publish_from_ms: None,
+            strict: false,
+            accept_loss: false,
+        }
+    }
+}
+
 impl<'a> Drive<'a> {
     pub(super) fn new(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions) -> Result<Self> {
-        Drive::with(log, job, starts, options, None)
+        Drive::with(log, job, starts, options, Begin::Start)
     }
 
     /// With an engine that notes what makes the results that are asked for.
@@ -83,14 +133,22 @@ impl<'a> Drive<'a> {
         options: DriveOptions,
         asked: &Asked,
     ) -> Result<Self> {
-        Drive::with(log, job, starts, options, Some(asked))
+        Drive::with(log, job, starts, options, Begin::Traced(asked))
     }
 
-    fn with(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions, asked: Option<&Asked>) -> Result<Self> {
+    /// As it begins.
+    pub(super) fn with(
+        log: &'a Log,
+        job: &Job,
+        starts: &[u64],
+        options: DriveOptions,
+        begin: Begin<'_>,
+    ) -> Result<Self> {
         let topics = job.source_topics(log)?;
         let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id()).collect();
         let partitions: Vec<u32> = topics.iter().map(|topic| topic.partitions()).collect();
-        let starts: Vec<Position> = starts.iter().copied().map(Position).collect();
+        let reached = if let Begin::Restored(_, at) = begin { at.position } else { Position(0) };
+        let starts: Vec<Position> = starts.iter().map(|start| Position(*start).max(reached)).collect();
         let first = starts.iter().copied().min().unwrap_or_default();
         let mut sources: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (source, id) in ids.iter().enumerate() {
@@ -99,19 +157,21 @@ impl<'a> Drive<'a> {
         let engine_options =
             EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
         let plan = Arc::clone(&job.plan);
-        let engine = match asked {
-            Some(asked) => Engine::traced(plan, &partitions, engine_options, asked)?,
-            None => Engine::new(plan, partitions, engine_options)?,
+        let start = At { position: first, clock: AppendTime::MIN, records_clock: AppendTime::MIN, bytes: 0 };
+        let (engine, at) = match begin {
+            Begin::Start => (Engine::new(plan, partitions, engine_options)?, start),
+            Begin::Traced(asked) => (Engine::traced(plan, &partitions, engine_options, asked)?, start),
+            Begin::Restored(state, at) => (Engine::restore(plan, partitions, engine_options, state)?, at),
         };
         Ok(Drive {
             log,
             engine,
             reader: parts::reader(log, &ids, &job.plan.sources, first),
             topics: ids,
-            position: first,
+            at,
             sources,
             starts,
-            clock: AppendTime::MIN,
+            stride_bytes: usize::try_from(options.stride_bytes).unwrap_or(STRIDE_BYTES).min(STRIDE_BYTES),
             strict: options.strict,
             accept_loss: options.accept_loss,
         })
@@ -120,7 +180,7 @@ impl<'a> Drive<'a> {
     fn next_stride(&mut self, end: Position) -> Result<Vec<(usize, LogBatch)>> {
         let mut stride = Vec::new();
         let mut bytes = 0;
-        while bytes < STRIDE_BYTES || stride.is_empty() {
+        while bytes < self.stride_bytes || stride.is_empty() {
             let stretch = match self.reader.next_stretch(end) {
                 Ok(stretch) => stretch,
                 Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
@@ -132,7 +192,7 @@ impl<'a> Drive<'a> {
                 }
                 Err(e) => return Err(e),
             };
-            self.position = self.position.max(self.reader.position());
+            self.at.position = self.at.position.max(self.reader.position());
             if stretch.is_empty() {
                 break;
             }
@@ -146,6 +206,7 @@ impl<'a> Drive<'a> {
                 }
             }
         }
+        self.at.bytes += bytes as u64;
         Ok(stride)
     }
 
@@ -162,20 +223,27 @@ impl<'a> Drive<'a> {
             if stride.is_empty() {
                 return Ok(());
             }
-            self.clock = stride.iter().fold(self.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
+            let clock = stride.iter().fold(self.at.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
+            (self.at.clock, self.at.records_clock) = (clock, clock);
             let (log, topics) = (self.log, &self.topics);
             self.engine
                 .push_parts(stride, &mut |source, positions| parts::originals(log, topics[source], positions))?;
             self.hand_over(sink)?;
-            observer.on_progress(self.position, run_end, &self.engine.counters());
+            observer.on_progress(self.at.position, run_end, &self.engine.counters());
+            self.pause(sink, observer)?;
         }
+        Ok(())
+    }
+
+    fn pause(&self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        sink.between(&self.engine, &self.at)?.iter().for_each(|note| observer.on_note(note));
         Ok(())
     }
 
     /// Runs the clock steps due by `clock`.
     pub(super) fn advance(&mut self, clock: AppendTime, sink: &mut impl Sink) -> Result<()> {
-        if clock > self.clock {
-            self.clock = clock;
+        if clock > self.at.clock {
+            self.at.clock = clock;
             self.engine.advance(clock)?;
             self.hand_over(sink)?;
         }
@@ -192,7 +260,7 @@ impl<'a> Drive<'a> {
         let rows = self.engine.drain();
         let rejected = self.engine.counters().rejected;
         if !rows.is_empty() {
-            sink.take(rows, self.position, self.clock)?;
+            sink.take(rows, self.at.position, self.at.clock)?;
         }
         if self.strict && rejected > 0 {
             return Err(Error::new(
@@ -204,9 +272,9 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    /// Append time up to which clock steps have been run.
-    pub(super) fn clock(&self) -> AppendTime {
-        self.clock
+    /// Where it is.
+    pub(super) fn at(&self) -> At {
+        self.at
     }
 
     /// Follows the log until the observer wants to stop.
@@ -218,6 +286,7 @@ impl<'a> Drive<'a> {
                 break;
             }
             self.advance(reading.append_time, sink)?;
+            self.pause(sink, observer)?;
             observer.on_idle(&self.engine);
             let rest = match self.engine.next_due() {
                 Some(due) => {

@@ -1,10 +1,11 @@
 //! From the engine's rows to frames of the log: output records and progress together, rows that are there already left out.
 
 use super::Job;
-use super::drive::Sink;
+use super::checkpoint::{CheckpointCounts, Checkpoints, News};
+use super::drive::{At, Sink};
 use super::record::{Progress, StreamProgress};
 use crate::codec::{put_varint, xxh64};
-use crate::engine::{OutputBatch, OutputStream};
+use crate::engine::{Engine, OutputBatch, OutputStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{Partitioning, RecordColumns};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace, PendingAck, Topic, TopicConfig};
@@ -81,6 +82,14 @@ struct Replayed {
     seen: StreamProgress,
 }
 
+/// Rows that the engine has given out.
+fn emitted(replayed: &[Replayed], now: &[StreamProgress]) -> Vec<StreamProgress> {
+    let of = |(replayed, now): (&Replayed, &StreamProgress)| {
+        if replayed.seen.rows < replayed.done.rows { replayed.seen } else { *now }
+    };
+    replayed.iter().zip(now).map(of).collect()
+}
+
 /// Writes a run's rows into the log.
 pub(super) struct Emitter<'a> {
     log: &'a Log,
@@ -93,11 +102,19 @@ pub(super) struct Emitter<'a> {
     scratch: Vec<u8>,
     frame: BTreeMap<TopicId, RecordColumns>,
     frame_bytes: usize,
+    checkpoints: Checkpoints,
+    /// Records of checkpoints, for the next frame.
+    meta: Vec<MetaRecord>,
 }
 
 impl<'a> Emitter<'a> {
-    /// Continues `progress` (rows up to it are expected again from the engine), or starts.
-    pub(super) fn new(log: &'a Log, job: &'a Job, progress: Option<Progress>) -> Self {
+    /// Continues `progress` (rows up to it are expected again from the engine, but for those that a checkpoint is behind), or starts.
+    pub(super) fn new(
+        log: &'a Log,
+        job: &'a Job,
+        progress: Option<Progress>,
+        (checkpoints, seen): (Checkpoints, Option<Vec<StreamProgress>>),
+    ) -> Self {
         let names = stream_names(job);
         let progress = progress.unwrap_or_else(|| Progress {
             position: 0,
@@ -105,8 +122,8 @@ impl<'a> Emitter<'a> {
             streams: vec![StreamProgress::default(); names.len()],
             is_final: false,
         });
-        let replayed =
-            progress.streams.iter().map(|done| Replayed { done: *done, seen: StreamProgress::default() }).collect();
+        let seen = seen.unwrap_or_else(|| vec![StreamProgress::default(); names.len()]);
+        let replayed = progress.streams.iter().zip(seen).map(|(done, seen)| Replayed { done: *done, seen }).collect();
         Emitter {
             log,
             job,
@@ -118,6 +135,8 @@ impl<'a> Emitter<'a> {
             scratch: Vec::new(),
             frame: BTreeMap::new(),
             frame_bytes: 0,
+            checkpoints,
+            meta: Vec::new(),
         }
     }
 
@@ -180,8 +199,8 @@ impl<'a> Emitter<'a> {
 
     /// One frame: the rows gathered so far and the progress that they make.
     fn send(&mut self) -> Result<()> {
-        let meta =
-            vec![MetaRecord { space: MetaSpace::Progress, key: self.job.key(), value: Some(self.progress.encode()?) }];
+        let mut meta = std::mem::take(&mut self.meta);
+        meta.push(MetaRecord { space: MetaSpace::Progress, key: self.job.key(), value: Some(self.progress.encode()?) });
         let topics = std::mem::take(&mut self.frame).into_iter().collect();
         self.frame_bytes = 0;
         let clock_floor = (self.progress.clock_us > i64::MIN).then_some(self.progress.clock());
@@ -213,6 +232,36 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
+    /// Puts what is new of checkpoints into a frame behind all output so far, and waits for it: files are removed only when
+    /// nothing that a crash could leave names them.
+    fn record(&mut self, news: News) -> Result<Vec<String>> {
+        if !news.meta.is_empty() {
+            self.meta.extend(news.meta);
+            self.send()?;
+            self.settle()?;
+        }
+        Ok(news.notes)
+    }
+
+    /// A checkpoint at the end of a run that may go on.
+    pub(super) fn hold(&mut self, engine: &Engine, at: &At) -> Result<Vec<String>> {
+        let emitted = emitted(&self.replayed, &self.progress.streams);
+        let news = self.checkpoints.finish(engine, at, emitted)?;
+        self.record(news)
+    }
+
+    /// What was done about checkpoints.
+    pub(super) fn checkpoints(&self) -> CheckpointCounts {
+        self.checkpoints.counts()
+    }
+
+    /// Forgets the checkpoints of a run that will not go on, in its last frame.
+    pub(super) fn forget_checkpoints(&mut self) -> Result<()> {
+        let gone = self.checkpoints.end()?;
+        self.meta.extend(gone);
+        Ok(())
+    }
+
     /// Records that the run has reached its end.
     pub(super) fn complete(&mut self, position: Position, clock: AppendTime) -> Result<()> {
         self.check_reproduced()?;
@@ -225,6 +274,12 @@ impl<'a> Emitter<'a> {
 }
 
 impl Sink for Emitter<'_> {
+    fn between(&mut self, engine: &Engine, at: &At) -> Result<Vec<String>> {
+        let (replayed, now) = (&self.replayed, &self.progress.streams);
+        let news = self.checkpoints.step(engine, at, || emitted(replayed, now))?;
+        self.record(news)
+    }
+
     fn take(&mut self, batches: Vec<OutputBatch>, position: Position, clock: AppendTime) -> Result<()> {
         for batch in &batches {
             let stream = stream_index(batch.output, batch.stream);

@@ -179,8 +179,8 @@ fn recompute(
     let options = DriveOptions {
         threads: question.threads,
         publish_from_ms: run.and_then(|(record, _)| record.publish_from_ms),
-        strict: false,
         accept_loss: question.accept_loss,
+        ..DriveOptions::default()
     };
     let mut drive = Drive::traced(log, job, &starts, options, asked)?;
     let reading = log.clock();

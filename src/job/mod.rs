@@ -2,6 +2,7 @@
 //! All of them are one loop ([`drive`]) over one order; they differ in where they start, where they end and who takes the rows.
 
 mod bounds;
+mod checkpoint;
 mod declare;
 mod drive;
 mod emit;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
 pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
+pub use checkpoint::{CheckpointCounts, CheckpointOptions};
 pub use declare::declare;
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};

@@ -1,7 +1,8 @@
 //! `run` and `replay`: what is asked for, against what the log remembers, and then the loop.
 
 use super::bounds::{self, Point};
-use super::drive::{Drive, DriveOptions, Observer};
+use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkpoints};
+use super::drive::{Begin, Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
 use super::{Job, declare, progress, runs};
@@ -31,6 +32,8 @@ pub struct Request {
     pub accept_loss: bool,
     /// Threads of the engine; 0 and 1 are one.
     pub threads: usize,
+    /// When checkpoints are taken.
+    pub checkpoints: CheckpointOptions,
 }
 
 /// What a run did with what was there.
@@ -55,6 +58,8 @@ pub struct RunReport {
     pub progress: Progress,
     /// What the engine counted (zeros when nothing ran).
     pub counters: Counters,
+    /// What was done about checkpoints.
+    pub checkpoints: CheckpointCounts,
 }
 
 /// The job's own run, as recorded.
@@ -92,8 +97,9 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
     let outcome = match (decision, &recorded, so_far.clone()) {
         (Decision::Refuse(why), Some(run), _) => return Err(refused(&job.key(), run, &why)),
         (Decision::Same, Some(run), Some(progress)) => {
+            let (outcome, checkpoints) = (Outcome::AlreadyComplete, CheckpointCounts::default());
             let (record, counters) = (run.clone(), Counters::default());
-            return Ok(RunReport { outcome: Outcome::AlreadyComplete, record, progress, counters });
+            return Ok(RunReport { outcome, record, progress, counters, checkpoints });
         }
         (Decision::Resume, ..) => Outcome::Resumed,
         _ => Outcome::Started,
@@ -131,29 +137,61 @@ fn execute(
 ) -> Result<RunReport> {
     let options = DriveOptions {
         threads: request.threads,
+        // A checkpoint can be taken between two strides only.
+        stride_bytes: request.checkpoints.bytes,
         publish_from_ms: request.publish_from_ms,
         strict: request.strict,
         accept_loss: request.accept_loss,
     };
-    let mut drive = Drive::new(log, job, &record.starts, options)?;
-    let mut emitter = Emitter::new(log, job, so_far);
-    match end {
+    let bound = end.as_ref().map(|end| Bound { position: end.position.0, clock_us: end.clock.map(|clock| clock.0) });
+    let resumed = so_far.as_ref().filter(|_| outcome == Outcome::Resumed).map(|progress| (progress, bound));
+    let interval_us = request.checkpoints.interval_us.or(job.plan.checkpoint_interval_us);
+    let checkpoints = CheckpointOptions { interval_us, ..request.checkpoints };
+    let (checkpoints, restored, notes) = Checkpoints::open(log, job, &record, checkpoints, resumed)?;
+    notes.iter().for_each(|note| observer.on_note(note));
+    let begin = match &restored {
+        Some(restored) => Begin::Restored(&restored.state, restored.at),
+        None => Begin::Start,
+    };
+    let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
+    let mut emitter = Emitter::new(log, job, so_far, (checkpoints, restored.map(|restored| restored.streams)));
+    match &end {
         None => drive.follow(&mut emitter, observer)?,
-        Some(end) => {
-            drive.feed(end.position, Some(end.position), &mut emitter, observer)?;
-            if !observer.should_stop() {
-                if let Some(clock) = end.clock {
-                    drive.advance(clock, &mut emitter)?;
-                }
-                if request.flush {
-                    drive.flush(&mut emitter)?;
-                }
-                emitter.complete(end.position, drive.clock())?;
+        Some(end) => drive.feed(end.position, Some(end.position), &mut emitter, observer)?,
+    }
+    finish(log, job, (&mut drive, &mut emitter), end.filter(|_| !observer.should_stop()), request.flush, observer)?;
+    let (progress, counters) = (emitter.progress().clone(), drive.engine.counters());
+    Ok(RunReport { outcome, record, progress, counters, checkpoints: emitter.checkpoints() })
+}
+
+/// The end of a run: of one that has come to `end`, and may be final, or of one that was stopped.
+fn finish(
+    log: &Log,
+    job: &Job,
+    (drive, emitter): (&mut Drive<'_>, &mut Emitter<'_>),
+    end: Option<End>,
+    flush: bool,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    if let Some(clock) = end.as_ref().and_then(|end| end.clock) {
+        drive.advance(clock, emitter)?;
+    }
+    match end {
+        Some(end) if flush => {
+            drive.flush(emitter)?;
+            emitter.forget_checkpoints()?;
+            emitter.complete(end.position, drive.at().clock)?;
+            checkpoint::remove(log, &job.key());
+            Ok(())
+        }
+        end => {
+            emitter.hold(&drive.engine, &drive.at())?.iter().for_each(|note| observer.on_note(note));
+            match end {
+                Some(end) => emitter.complete(end.position, drive.at().clock),
+                None => emitter.settle(),
             }
         }
     }
-    emitter.settle()?;
-    Ok(RunReport { outcome, record, progress: emitter.progress().clone(), counters: drive.engine.counters() })
 }
 
 /// The request that makes a replay comparable with the job's own run: the same start and, unless it is still going on, the same
@@ -253,12 +291,12 @@ fn forget(log: &Log, job: &Job) -> Result<()> {
             }
         }
     }
-    let meta = keys
-        .into_iter()
-        .flat_map(|key| {
-            [MetaSpace::Run, MetaSpace::Progress].map(|space| MetaRecord { space, key: key.clone(), value: None })
-        })
-        .collect();
-    log.append_wait(AppendBatch { meta, ..AppendBatch::default() })?;
+    let of = |key: &String| {
+        let run = [MetaSpace::Run, MetaSpace::Progress];
+        let run = run.map(|space| MetaRecord { space, key: key.clone(), value: None });
+        run.into_iter().chain(checkpoint::forgotten(log, key)).collect::<Vec<_>>()
+    };
+    log.append_wait(AppendBatch::meta(keys.iter().flat_map(of).collect()))?;
+    keys.iter().for_each(|key| checkpoint::remove(log, key));
     Ok(())
 }

@@ -91,7 +91,7 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
     let end = if progress.is_final { progress.position() } else { log.clock().position };
     drive.feed(end, Some(end), &mut comparer, observer)?;
     if !comparer.is_done() {
-        let clock = if progress.is_final { progress.clock() } else { drive.clock().max(progress.clock()) };
+        let clock = if progress.is_final { progress.clock() } else { drive.at().clock.max(progress.clock()) };
         drive.advance(clock, &mut comparer)?;
     }
     if progress.is_final && record.flush && !comparer.is_done() {

@@ -32,7 +32,7 @@ pub enum MetaSpace {
     Ingest,
     /// Offsets committed by consumers.
     Offset,
-    /// Where the journal begins. Written by the log itself, as are all that follow.
+    /// Where the journal begins. Written by the log itself, as are all that follow up to [`Retention`](Self::Retention).
     Journal,
     /// Metadata snapshots, by name.
     Snapshot,
@@ -46,10 +46,12 @@ pub enum MetaSpace {
     Loss,
     /// What retention waits for.
     Retention,
+    /// Checkpoints of jobs, by job and number.
+    Checkpoint,
 }
 
 impl MetaSpace {
-    pub(crate) const ALL: [MetaSpace; 13] = [
+    pub(crate) const ALL: [MetaSpace; 14] = [
         MetaSpace::Topic,
         MetaSpace::Schema,
         MetaSpace::Run,
@@ -63,11 +65,13 @@ impl MetaSpace {
         MetaSpace::Trim,
         MetaSpace::Loss,
         MetaSpace::Retention,
+        MetaSpace::Checkpoint,
     ];
 
     /// True for what only the log itself writes.
     pub(crate) fn is_own(self) -> bool {
-        self == MetaSpace::Topic || self.number() >= MetaSpace::Journal.number()
+        let own = MetaSpace::Journal.number()..=MetaSpace::Retention.number();
+        self == MetaSpace::Topic || own.contains(&self.number())
     }
 
     /// Its number on disk, from 1.
@@ -86,6 +90,7 @@ impl MetaSpace {
             MetaSpace::Trim => 11,
             MetaSpace::Loss => 12,
             MetaSpace::Retention => 13,
+            MetaSpace::Checkpoint => 14,
         }
     }
 

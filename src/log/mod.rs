@@ -366,6 +366,11 @@ impl Log {
         self.append(batch)?.wait()
     }
 
+    /// The data folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.shared.data
+    }
+
     /// The position after the last durable record.
     pub fn durable_end(&self) -> Position {
         self.inner.shared.state().durable_end

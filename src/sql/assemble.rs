@@ -65,7 +65,7 @@ pub(super) fn job(
         pipelines.push(pipeline(insert, needs, source, &sources[source], &layouts[source])?);
     }
     let digest = digest::of(&sources, &outputs, &pipelines)?;
-    Ok(JobPlan { sources, outputs, pipelines, digest, notes })
+    Ok(JobPlan { sources, outputs, pipelines, digest, notes, checkpoint_interval_us: None })
 }
 
 fn pipeline(

@@ -57,7 +57,9 @@ pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
         return Err(Error::input(format!("{}: nothing to run", source.file))
             .with_hint("a job needs at least one INSERT INTO or SELECT"));
     }
-    assemble::job(&file.tables, file.outputs, &file.inserts, file.notes)
+    let checkpoint_interval_us = file.settings.checkpoint_interval_us;
+    let plan = assemble::job(&file.tables, file.outputs, &file.inserts, file.notes)?;
+    Ok(JobPlan { checkpoint_interval_us, ..plan })
 }
 
 impl File<'_> {

@@ -34,10 +34,11 @@ const IGNORED: &[&str] = &[
 ];
 
 /// Settings that mean something here.
-const KNOWN: &[&str] = &[ZONE, LATENESS, EARLY, EARLY_DELAY];
+const KNOWN: &[&str] = &[ZONE, LATENESS, EARLY, EARLY_DELAY, CHECKPOINTS];
 const ZONE: &str = "table.local-time-zone";
 const LATENESS: &str = "table.exec.emit.allow-lateness";
 const EARLY: &str = "table.exec.emit.early-fire.enabled";
+const CHECKPOINTS: &str = "execution.checkpointing.interval";
 const EARLY_DELAY: &str = "table.exec.emit.early-fire.delay";
 
 /// What was set for the statements that follow.
@@ -49,6 +50,8 @@ pub(super) struct Settings {
     /// Early results were asked for here.
     early: Option<Span>,
     early_us: Option<i64>,
+    /// `execution.checkpointing.interval`: of the whole file.
+    pub checkpoint_interval_us: Option<u64>,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
                     _ => return Err(bad("'true' or 'false'")),
                 }
             }
+            CHECKPOINTS => self.checkpoint_interval_us = u64::try_from(duration()?).ok().filter(|us| *us > 0),
             EARLY_DELAY => self.early_us = Some(duration()?).filter(|us| *us > 0),
             _ if IGNORED.iter().any(|prefix| key.starts_with(prefix)) => {
                 return Ok(Some(format!("SET '{key}' means nothing here and is ignored")));

@@ -81,3 +81,36 @@ fn a_file_is_taken_once_through_kills() {
     place.ok(&["run", "copy.sql"]);
     assert!(place.ok(&["consume", "lines", "--values"]) == lines, "records were lost or doubled");
 }
+
+/// With checkpoints several times a second and records coming all the time: 20 kills, each at another moment, and after each the
+/// run goes on from a checkpoint, or says why not.
+#[test]
+fn killed_runs_go_on_from_checkpoints_under_load() {
+    let place = Place::new();
+    place.write("job.sql", SQL);
+    place.ok(&["topic", "create", "ticks"]);
+    let (mut went_on, mut fed) = (0, String::new());
+    for kill in 0..20 {
+        // The file grows: each run takes what is new in it.
+        fed.push_str(&ticks(kill * 4_000, (kill + 1) * 4_000));
+        place.write("ticks.jsonl", &fed);
+        let args = ["run", "job.sql", "--checkpoint-interval", "30ms", "--ingest", "ticks=ticks.jsonl"];
+        let mut run = place.start(&args);
+        std::thread::sleep(std::time::Duration::from_millis(150 + u64::from(kill * 71 % 600)));
+        run.child().kill().expect("killed");
+        let ended = run.ended();
+        went_on += u32::from(ended.stderr.contains("going on from checkpoint"));
+        assert!(!ended.stderr.contains("error"), "{}", ended.stderr);
+    }
+    assert!(went_on > 5, "checkpoints were used {went_on} times");
+    place.ok(&["run", "job.sql", "--bounded"]);
+    place.ok(&["replay", "job.sql", "--from", "earliest", "--as", "v2", "--checkpoint-interval", "none"]);
+    for stream in ["counts", "counts.late"] {
+        let version = stream.replace("counts", "counts.v2");
+        let (live, replayed) =
+            (place.ok(&["consume", stream, "--values"]), place.ok(&["consume", &version, "--values"]));
+        assert!(live.lines().count() > 10, "{stream}: too little to show anything");
+        assert_eq!(live, replayed, "{stream}");
+    }
+    place.ok(&["verify", "job.sql"]);
+}

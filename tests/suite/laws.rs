@@ -62,7 +62,7 @@ pub(crate) fn open(sim: &Sim, dir: &str) -> Log {
     Log::open(&sim.env(), Path::new(dir), LogOptions::default()).expect("the log opens")
 }
 
-fn job(version: Option<&str>) -> Job {
+pub(crate) fn job(version: Option<&str>) -> Job {
     let plan = sql::plan("laws.sql", SQL).expect("the plan");
     Job { plan: Arc::new(plan), name: "laws".into(), version: version.map(str::to_owned) }
 }

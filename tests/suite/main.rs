@@ -3,7 +3,9 @@
 
 #[path = "../checker.rs"]
 mod checker;
+mod checkpoints;
 mod cli;
+mod crashes;
 mod dice;
 mod disks;
 mod explain;

@@ -126,6 +126,11 @@ impl Running {
         ran(child.wait_with_output().expect("kappa ends"))
     }
 
+    /// What it said until its end.
+    pub fn ended(mut self) -> Ran {
+        ran(self.0.take().expect("running").wait_with_output().expect("kappa ends"))
+    }
+
     /// No chance to clean up.
     pub fn kill(mut self) {
         let mut child = self.0.take().expect("running");

@@ -213,7 +213,8 @@ pub(super) fn job(times: Times, pipelines: Vec<PipelinePlan>) -> JobPlan {
         primary_key: vec![],
         partitions: 1,
     };
-    JobPlan { sources: vec![source(times)], outputs: vec![output], pipelines, digest: 0, notes: vec![] }
+    let (sources, outputs, notes) = (vec![source(times)], vec![output], vec![]);
+    JobPlan { sources, outputs, pipelines, digest: 0, notes, checkpoint_interval_us: None }
 }
 
 /// A record of the test topic; its position is its index.

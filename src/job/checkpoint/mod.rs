@@ -1,0 +1,389 @@
+//! Checkpoints: the state of a job after a position, so that a restart does not compute everything again.
+//!
+//! The job's thread takes the state, which is shared until it changes, and goes on; another thread writes it beside the log. A
+//! checkpoint exists once the journal has a record of it, in a frame behind all output up to it. The two newest are kept, each
+//! is read whole before it is used, and sections that have not changed are shared with the one before.
+
+mod manifest;
+mod store;
+
+pub(super) use manifest::Bound;
+
+use super::Job;
+use super::drive::At;
+use super::record::{Progress, RunRecord, StreamProgress};
+use crate::engine::{Engine, EngineState};
+use crate::env::thread::{self, Class};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Log, MetaRecord, MetaSpace};
+use manifest::{Manifest, Named, Wanted, prefix, unfit, unnamed};
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+use store::{Store, Written, own_bytes, shareable};
+
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+
+/// A checkpoint may take this share of the time, as one part in so many.
+const SHARE: u64 = 20;
+
+/// When checkpoints are taken. Nothing here can change an output byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// After this long, if there was input; `None`: what the job's file says, else 30 seconds.
+    pub interval_us: Option<u64>,
+    /// After so many bytes of input. Default 512 MiB.
+    pub bytes: u64,
+    /// False: none are taken, and none are used.
+    pub enabled: bool,
+    /// Written by a thread of their own (the default), or by the job's, so that a test knows when.
+    pub background: bool,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> Self {
+        CheckpointOptions { interval_us: None, bytes: 512 << 20, enabled: true, background: true }
+    }
+}
+
+/// Default of [`CheckpointOptions::interval_us`].
+const INTERVAL_US: u64 = 30_000_000;
+
+/// What a run did about checkpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckpointCounts {
+    /// Taken.
+    pub taken: u64,
+    /// Bytes that the newest one wrote; what it shares with older ones is not among them.
+    pub bytes: u64,
+    /// Longest time in microseconds that the job stood still to take one.
+    pub pause_us_max: u64,
+    /// Longest time in microseconds until one was written.
+    pub write_us_max: u64,
+}
+
+/// What decides whether a checkpoint is due.
+struct Facts {
+    /// Bytes of input since the last one.
+    moved: u64,
+    since_us: u64,
+    /// How long the last one took to write.
+    took_us: u64,
+    interval_us: u64,
+    bytes: u64,
+}
+
+fn is_due(facts: &Facts) -> bool {
+    let is_time = facts.since_us >= facts.interval_us || facts.moved >= facts.bytes;
+    facts.moved > 0 && is_time && facts.since_us >= facts.took_us.saturating_mul(SHARE)
+}
+
+/// A checkpoint that was written and is not in the journal yet.
+struct Made {
+    manifest: Manifest,
+    named: Named,
+    written: Written,
+    took_us: u64,
+}
+
+/// A checkpoint on its way.
+enum Writing {
+    There(JoinHandle<Result<Made>>),
+    Here(Box<Result<Made>>),
+}
+
+impl Writing {
+    fn is_done(&self) -> bool {
+        match self {
+            Writing::There(thread) => thread.is_finished(),
+            Writing::Here(_) => true,
+        }
+    }
+
+    fn wait(self) -> Result<Made> {
+        match self {
+            Writing::There(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Writing::Here(made) => *made,
+        }
+    }
+}
+
+/// Takes the checkpoints of one run.
+pub(super) struct Checkpoints {
+    log: Log,
+    store: Store,
+    key: String,
+    record: RunRecord,
+    options: CheckpointOptions,
+    /// Named in the journal, oldest first.
+    kept: Vec<Manifest>,
+    /// What the newest one holds, by section.
+    written: Written,
+    writing: Option<Writing>,
+    next_number: u64,
+    /// Bytes of input, and the time, when the last one was taken.
+    last: (u64, u64),
+    took_us: u64,
+    counts: CheckpointCounts,
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        if let Some(Writing::There(thread)) = self.writing.take() {
+            // It is not in the journal, so it does not exist.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What comes out of a look at the checkpoints.
+#[derive(Default)]
+pub(super) struct News {
+    /// Records for the next frame.
+    pub meta: Vec<MetaRecord>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// The state that a run goes on from.
+pub(super) struct Restored {
+    pub state: EngineState,
+    pub at: At,
+    /// Rows that had been given out.
+    pub streams: Vec<StreamProgress>,
+}
+
+impl Checkpoints {
+    /// Looks at what there is; of a run that goes on, the newest checkpoint that is whole and fits is where it begins.
+    pub fn open(
+        log: &Log,
+        job: &Job,
+        record: &RunRecord,
+        options: CheckpointOptions,
+        resumed: Option<(&Progress, Option<Bound>)>,
+    ) -> Result<(Checkpoints, Option<Restored>, Vec<String>)> {
+        let key = job.key();
+        let store = Store::new(log.env(), log.dir(), &key);
+        let (mut notes, mut kept, mut restored) = (Vec::new(), Vec::new(), None);
+        for (number, named) in named(log, &key).into_iter().rev().filter(|_| options.enabled) {
+            let Some((progress, end)) = resumed else { break };
+            let wanted = Wanted {
+                plan_digest: record.plan_digest,
+                starts: &record.starts,
+                publish_from_ms: record.publish_from_ms,
+                end,
+                progress,
+            };
+            let read = store.read(number, &named).and_then(|(manifest, state)| match unfit(&manifest, &wanted) {
+                Some(why) => Err(Error::new(ErrorKind::Conflict, why)),
+                None => Ok((manifest, state)),
+            });
+            match read {
+                Ok((manifest, state)) => {
+                    notes.push(format!("going on from checkpoint {number} at position {}", manifest.position));
+                    let at = At::restored(manifest.position, manifest.clock_us, manifest.is_beyond_records);
+                    restored = Some(Restored { state, at, streams: manifest.streams.clone() });
+                    kept.push(manifest);
+                    break;
+                }
+                Err(e) => notes.push(format!("checkpoint {number} at position {} is skipped: {e}", named.position)),
+            }
+        }
+        let next_number = store.next_number();
+        let next_number = named(log, &key).last().map_or(next_number, |(last, _)| next_number.max(last + 1));
+        let (log, record, last) = (log.clone(), record.clone(), (0, log.env().clock.monotonic_us()));
+        let (written, counts) = (Written::new(), CheckpointCounts::default());
+        let opened = Checkpoints {
+            log,
+            store,
+            key,
+            record,
+            options,
+            kept,
+            written,
+            writing: None,
+            next_number,
+            last,
+            took_us: 0,
+            counts,
+        };
+        Ok((opened, restored, notes))
+    }
+
+    /// What has been done.
+    pub fn counts(&self) -> CheckpointCounts {
+        self.counts
+    }
+
+    fn now_us(&self) -> u64 {
+        self.log.env().clock.monotonic_us()
+    }
+
+    /// To be asked between two strides, when all output is on its way: takes a checkpoint if one is due, and gives the records of one
+    /// that was written. `emitted` are the rows that the engine has given out.
+    pub fn step(&mut self, engine: &Engine, at: &At, emitted: impl FnOnce() -> Vec<StreamProgress>) -> Result<News> {
+        let mut news = News::default();
+        if !self.options.enabled {
+            return Ok(news);
+        }
+        if self.writing.as_ref().is_some_and(Writing::is_done) {
+            self.join(&mut news)?;
+        }
+        let facts = Facts {
+            moved: at.bytes - self.last.0,
+            since_us: self.now_us() - self.last.1,
+            took_us: self.took_us,
+            interval_us: self.options.interval_us.unwrap_or(INTERVAL_US),
+            bytes: self.options.bytes,
+        };
+        if self.writing.is_none() && is_due(&facts) {
+            self.start(engine, at, emitted())?;
+            if !self.options.background {
+                self.join(&mut news)?;
+            }
+        }
+        Ok(news)
+    }
+
+    /// The last one of a run that may go on later, if there was input since the one before.
+    pub fn finish(&mut self, engine: &Engine, at: &At, emitted: Vec<StreamProgress>) -> Result<News> {
+        let mut news = News::default();
+        if self.options.enabled {
+            self.join(&mut news)?;
+            if at.bytes > self.last.0 {
+                self.start(engine, at, emitted)?;
+                self.join(&mut news)?;
+            }
+        }
+        Ok(news)
+    }
+
+    /// Takes the state and lets it be written.
+    fn start(&mut self, engine: &Engine, at: &At, streams: Vec<StreamProgress>) -> Result<()> {
+        let began_us = self.now_us();
+        let state = engine.save()?;
+        let manifest = Manifest {
+            number: self.next_number,
+            kappa: env!("CARGO_PKG_VERSION").to_owned(),
+            plan_digest: self.record.plan_digest,
+            starts: self.record.starts.clone(),
+            publish_from_ms: self.record.publish_from_ms,
+            position: at.position.0,
+            clock_us: at.clock.0,
+            is_beyond_records: at.clock > at.records_clock,
+            streams,
+            sections: Vec::new(),
+        };
+        self.next_number += 1;
+        self.last = (at.bytes, began_us);
+        let (store, kept, clock) =
+            (self.store.clone(), self.kept.clone(), std::sync::Arc::clone(&self.log.env().clock));
+        let files = kept.iter().map(|manifest| (manifest.number, own_bytes(manifest)));
+        let worth = shareable(&self.written, &files.collect::<BTreeMap<_, _>>());
+        let shared: Written =
+            self.written.iter().filter(|(_, (_, place))| worth.contains(&place.file)).map(clone_of).collect();
+        let work = move || {
+            let began_us = clock.monotonic_us();
+            // What a crash has left, and what newer ones have made superfluous. It is in nobody's way.
+            store.keep(&kept).ok();
+            let (manifest, written) = store.write(manifest, &state, &shared)?;
+            let named = Named::of(&manifest, &manifest.encode()?);
+            Ok(Made { manifest, named, written, took_us: clock.monotonic_us() - began_us })
+        };
+        self.writing = Some(if self.options.background {
+            let threaded = move || {
+                thread::enter(Class::Background);
+                work()
+            };
+            let thread = thread::spawn("kappa-checkpoint", threaded);
+            Writing::There(
+                thread.map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?,
+            )
+        } else {
+            Writing::Here(Box::new(work()))
+        });
+        self.counts.pause_us_max = self.counts.pause_us_max.max(self.now_us() - began_us);
+        Ok(())
+    }
+
+    /// Waits for the one that is being written.
+    fn join(&mut self, news: &mut News) -> Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        match writing.wait() {
+            Ok(made) => {
+                // The one before stays; of the others, and of those that could not be gone on from, the journal forgets.
+                self.kept.drain(..self.kept.len().saturating_sub(KEPT - 1));
+                let is_kept = |number: u64| self.kept.iter().any(|manifest| manifest.number == number);
+                let gone = named(&self.log, &self.key).into_iter().filter(|(number, _)| !is_kept(*number));
+                news.meta.extend(gone.map(|(number, _)| unnamed(&self.key, number)));
+                news.meta.push(made.named.record(&self.key, made.manifest.number)?);
+                self.counts.taken += 1;
+                self.counts.bytes = own_bytes(&made.manifest);
+                self.counts.write_us_max = self.counts.write_us_max.max(made.took_us);
+                (self.took_us, self.written) = (made.took_us, made.written);
+                self.kept.push(made.manifest);
+            }
+            // The job does not need it: the log is whole.
+            Err(e) => news.notes.push(format!("a checkpoint could not be written, another one is tried later: {e}")),
+        }
+        Ok(())
+    }
+
+    /// The records of a run that will not go on: it has no checkpoints. To be followed by [`remove`] once they are durable.
+    pub fn end(&mut self) -> Result<Vec<MetaRecord>> {
+        self.join(&mut News::default())?;
+        Ok(forgotten(&self.log, &self.key))
+    }
+}
+
+fn clone_of((name, place): (&String, &(u64, manifest::Place))) -> (String, (u64, manifest::Place)) {
+    (name.clone(), place.clone())
+}
+
+/// The checkpoints that the journal names, oldest first.
+fn named(log: &Log, key: &str) -> Vec<(u64, Named)> {
+    let prefix = prefix(key);
+    let entries = log.meta_scan(MetaSpace::Checkpoint, &prefix).into_iter();
+    entries.filter_map(|(key, value)| Some((key[prefix.len()..].parse().ok()?, Named::decode(&value)?))).collect()
+}
+
+/// The records that forget a job's checkpoints.
+pub(super) fn forgotten(log: &Log, key: &str) -> Vec<MetaRecord> {
+    let keys = log.meta_scan(MetaSpace::Checkpoint, &prefix(key)).into_iter().map(|(key, _)| key);
+    keys.map(|key| MetaRecord { space: MetaSpace::Checkpoint, key, value: None }).collect()
+}
+
+/// Removes the files of a job whose checkpoints were forgotten.
+pub(super) fn remove(log: &Log, key: &str) {
+    Store::new(log.env(), log.dir(), key).remove();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::manifest::Place;
+    use super::*;
+
+    #[test]
+    fn due_after_time_or_bytes_never_without_input_and_never_more_than_its_share() {
+        let facts = |moved, since_us, took_us| Facts { moved, since_us, took_us, interval_us: 1_000, bytes: 50 };
+        for (facts, expected) in [
+            (facts(0, 5_000, 0), false),
+            (facts(1, 999, 0), false),
+            (facts(1, 1_000, 0), true),
+            (facts(50, 0, 0), true),
+            (facts(50, 999, 50), false),
+            (facts(50, 1_000, 50), true),
+        ] {
+            assert_eq!(is_due(&facts), expected);
+        }
+    }
+
+    #[test]
+    fn files_that_are_mostly_superfluous_are_not_shared() {
+        let place = |file, bytes| (1, Place { name: String::new(), file, at: 0, bytes, crc: 0 });
+        let written: Written =
+            [("a".to_owned(), place(1, 40)), ("b".to_owned(), place(1, 10)), ("c".to_owned(), place(2, 49))].into();
+        let files = |file: u64| shareable(&written, &[(1, 100), (2, 100)].into()).contains(&file);
+        assert!(files(1) && !files(2) && !files(3));
+    }
+}
