@@ -49,6 +49,8 @@ pub(super) enum Command {
     Replay(Replay),
     /// Recompute a job and compare with what its run wrote
     Verify(Verify),
+    /// Print digests of what a run computed, from what and with what
+    Receipt(ReceiptArgs),
     /// Say which records made a result, what brought it out, and which came too late
     Explain(Explain),
     /// Count what each delay of the watermark would drop, and recommend one
@@ -178,7 +180,8 @@ pub(super) struct Replay {
     pub show: Show,
 }
 
-/// Exit code 0: every row and digest is equal. 1: the first window that differs is named.
+/// Exit code 0: every row and digest is equal. 1: the first window that differs is named, with its key and its span. A run keeps the digest of its
+/// output at up to 64 places of each stream; what lies between two of them is a span and can be checked alone.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Verify {
     /// The SQL file that ran
@@ -186,9 +189,30 @@ pub(super) struct Verify {
     /// Verify the run that was made with --as NAME
     #[arg(long = "as", value_name = "NAME")]
     pub version: Option<String>,
+    /// Compare only the spans with windows from this time on
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Compare only the spans with windows before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Show every span instead of every output
+    #[arg(long)]
+    pub spans: bool,
     /// Threads of the engine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Reads the run's input from its start. The same input gives the same receipt on every machine.
+#[derive(Debug, ClapArgs)]
+pub(super) struct ReceiptArgs {
+    /// The SQL file that ran
+    pub file: PathBuf,
+    /// The run that was made with --as NAME
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: Option<String>,
     #[command(flatten)]
     pub show: Show,
 }

@@ -11,6 +11,7 @@ mod plan_lateness;
 mod printer;
 mod produce;
 mod progress;
+mod receipt;
 mod repair;
 mod run;
 mod topic;
@@ -88,6 +89,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Run(command) => run::run(&env, &common, functions, command),
         Command::Replay(command) => run::replay(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
+        Command::Receipt(command) => receipt::run(&env, &common, functions, command),
         Command::Explain(command) => explain::run(&env, &common, functions, command),
         Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),

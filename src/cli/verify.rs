@@ -8,7 +8,9 @@ use crate::engine::Counters;
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::Result;
-use crate::job::{self, CalledFunction, Difference, Observer};
+use crate::job::{
+    self, CalledFunction, Difference, Observer, SpanCheck, SpanState, StreamName, VerifyReport, VerifyRequest,
+};
 use crate::types::Position;
 use chrono::DateTime;
 use serde_json::{Value, json};
@@ -26,8 +28,30 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     let printer = Printer::new(&args.show);
     let log = open_log(env, common)?;
     let mut watch = Watch(Progress::new("verifying", Some(log.durable_end().0), "positions"));
-    let report = job::verify(&log, &job, usize::from(args.threads), &mut watch)?;
+    let time = |text: &Option<String>| text.as_deref().map(job::parse_time_ms).transpose();
+    let request = VerifyRequest {
+        threads: usize::from(args.threads),
+        from_ms: time(&args.from).map_err(|e| e.context("--from"))?,
+        to_ms: time(&args.to).map_err(|e| e.context("--to"))?,
+    };
+    let report = job::verify(&log, &job, &request, &mut watch)?;
     drop(watch);
+    if args.spans {
+        show_spans(&printer, &report)?;
+    } else {
+        show_outputs(&printer, &report)?;
+    }
+    let status = if report.is_equal() { Status::Done } else { Status::Differs };
+    report.streams.iter().zip(&report.gone).filter_map(gone_line).for_each(|line| talk(&line));
+    for line in report.differences.iter().flat_map(|difference| difference_lines(difference, &report.functions)) {
+        talk(&line);
+    }
+    report.functions.iter().filter_map(unstable_line).for_each(|line| talk(&line));
+    log.close()?;
+    Ok(status)
+}
+
+fn show_outputs(printer: &Printer, report: &VerifyReport) -> Result<()> {
     let rows: Vec<Vec<Value>> = report
         .streams
         .iter()
@@ -52,14 +76,33 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
             _ => None,
         })
         .collect();
-    printer.table(&["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"], &rows)?;
-    let status = if report.is_equal() { Status::Done } else { Status::Differs };
-    for line in report.differences.iter().flat_map(|difference| difference_lines(difference, &report.functions)) {
-        talk(&line);
-    }
-    report.functions.iter().filter_map(unstable_line).for_each(|line| talk(&line));
-    log.close()?;
-    Ok(status)
+    printer.table(&["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"], &rows)
+}
+
+fn show_spans(printer: &Printer, report: &VerifyReport) -> Result<()> {
+    let row = |span: &SpanCheck| {
+        let state = match span.state {
+            SpanState::Equal => "equal",
+            SpanState::Differs => "differs",
+            SpanState::NotCompared => "not compared",
+        };
+        vec![
+            json!(span.output),
+            json!(span.from + 1),
+            json!(span.end.rows),
+            json!(span.end.position),
+            json!(format!("{:016x}", span.end.digest)),
+            json!(state),
+        ]
+    };
+    let rows: Vec<Vec<Value>> = report.spans.iter().map(row).collect();
+    printer.table(&["output", "first_row", "last_row", "position", "digest", "state"], &rows)
+}
+
+/// That a topic does not hold all rows any more.
+fn gone_line((name, gone): (&StreamName, &u64)) -> Option<String> {
+    let topic = name.topic.as_ref().filter(|_| *gone > 0)?;
+    Some(format!("the first {gone} rows of '{topic}' are gone from the topic: they are held against digests only"))
 }
 
 /// The first difference of an output, and what may be the cause.
@@ -70,8 +113,8 @@ fn difference_lines(difference: &Difference, functions: &[CalledFunction]) -> Ve
         .map_or_else(String::new, |end| format!(", window ending at {}", end.format("%Y-%m-%dT%H:%M:%S%.fZ")));
     let key = difference.key.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
     let mut lines = vec![format!(
-        "'{}' differs first at row {}{window}{key}: {}",
-        difference.output, difference.row, difference.what
+        "'{}' differs first at row {} (span of rows {} to {}){window}{key}: {}",
+        difference.output, difference.row, difference.span.0, difference.span.1, difference.what
     )];
     for (what, value) in [("recorded  ", &difference.recorded), ("recomputed", &difference.recomputed)] {
         lines.push(format!("  {what}: {}", value.as_deref().unwrap_or("(no such row)")));
@@ -110,6 +153,7 @@ mod tests {
         let difference = Difference {
             output: "a".to_owned(),
             row: 5,
+            span: (1, 9),
             window_end_ms: Some(60_000),
             key: Some("k".to_owned()),
             what: "value".to_owned(),
@@ -119,7 +163,7 @@ mod tests {
         assert_eq!(
             difference_lines(&difference, &functions),
             [
-                "'a' differs first at row 5, window ending at 1970-01-01T00:01:00Z, key k: value",
+                "'a' differs first at row 5 (span of rows 1 to 9), window ending at 1970-01-01T00:01:00Z, key k: value",
                 "  recorded  : (no such row)",
                 "  recomputed: 2",
                 "  it is computed with the functions F (version 7), G (version 7)",

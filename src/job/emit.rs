@@ -4,6 +4,7 @@ use super::Job;
 use super::checkpoint::{CheckpointCounts, Checkpoints, News};
 use super::drive::{At, Sink};
 use super::record::{Progress, StreamProgress};
+use super::spans::{Marker, Spans};
 use crate::codec::{put_varint, xxh64};
 use crate::engine::{Engine, OutputBatch, OutputStream};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,6 +106,9 @@ pub(super) struct Emitter<'a> {
     checkpoints: Checkpoints,
     /// Records of checkpoints, for the next frame.
     meta: Vec<MetaRecord>,
+    marker: Marker,
+    /// Position and clock of the stride that is taken.
+    at: (u64, i64),
 }
 
 impl<'a> Emitter<'a> {
@@ -114,6 +118,7 @@ impl<'a> Emitter<'a> {
         job: &'a Job,
         progress: Option<Progress>,
         (checkpoints, seen): (Checkpoints, Option<Vec<StreamProgress>>),
+        spans: Option<Spans>,
     ) -> Self {
         let names = stream_names(job);
         let progress = progress.unwrap_or_else(|| Progress {
@@ -128,6 +133,8 @@ impl<'a> Emitter<'a> {
             log,
             job,
             topics: names.iter().map(|_| None).collect(),
+            marker: Marker::new(spans, names.len()),
+            at: (0, i64::MIN),
             names,
             progress,
             replayed,
@@ -156,6 +163,7 @@ impl<'a> Emitter<'a> {
 
     /// True once the row is known to be in the log already; checks the digest when the last such row is reached.
     fn is_replayed(&mut self, stream: usize, rows: &RecordColumns, row: usize) -> Result<bool> {
+        self.marker.saw(stream, rows.timestamps_ms[row]);
         let Replayed { done, seen } = &mut self.replayed[stream];
         if seen.rows >= done.rows {
             return Ok(false);
@@ -187,6 +195,7 @@ impl<'a> Emitter<'a> {
         let progress = &mut self.progress.streams[stream];
         progress.digest = record_digest(progress.digest, rows, row, &mut self.scratch);
         progress.rows += 1;
+        self.marker.added(stream, progress, self.at);
         let Some(topic) = self.topic(stream)? else { return Ok(()) };
         let to = rows.partitions[row].map_or(Partitioning::ByKey, |p| Partitioning::Fixed(PartitionId(p)));
         let headers = rows.headers.get(row).unwrap_or_default();
@@ -199,8 +208,12 @@ impl<'a> Emitter<'a> {
 
     /// One frame: the rows gathered so far and the progress that they make.
     fn send(&mut self) -> Result<()> {
+        let record = |space, value: Vec<u8>| MetaRecord { space, key: self.job.key(), value: Some(value) };
         let mut meta = std::mem::take(&mut self.meta);
-        meta.push(MetaRecord { space: MetaSpace::Progress, key: self.job.key(), value: Some(self.progress.encode()?) });
+        meta.push(record(MetaSpace::Progress, self.progress.encode()?));
+        if let Some(spans) = self.marker.news() {
+            meta.push(record(MetaSpace::Spans, spans.encode()?));
+        }
         let topics = std::mem::take(&mut self.frame).into_iter().collect();
         self.frame_bytes = 0;
         let clock_floor = (self.progress.clock_us > i64::MIN).then_some(self.progress.clock());
@@ -281,6 +294,7 @@ impl Sink for Emitter<'_> {
     }
 
     fn take(&mut self, batches: Vec<OutputBatch>, position: Position, clock: AppendTime) -> Result<()> {
+        self.at = (position.0, clock.0);
         for batch in &batches {
             let stream = stream_index(batch.output, batch.stream);
             for row in 0..batch.records.len() {

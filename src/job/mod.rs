@@ -3,28 +3,34 @@
 
 mod bounds;
 mod checkpoint;
+mod compare;
 mod declare;
 mod drive;
 mod emit;
 mod explain;
 mod lateness;
 mod parts;
+mod receipt;
 mod record;
 mod rowtimes;
 mod run;
+mod spans;
 mod verify;
 
 pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
 pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
 pub use checkpoint::{CheckpointCounts, CheckpointOptions};
+pub use compare::{Difference, SpanCheck, SpanState};
 pub use declare::declare;
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};
 pub use explain::{Event, Explained, Happened, NamedRecord, Question, explain};
 pub use lateness::{Behind, BoundCount, LatenessPlan, plan_lateness};
+pub use receipt::{ReadTopic, Receipt, WrittenStream, receipt};
 pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run};
-pub use verify::{CalledFunction, Difference, VerifyReport, verify};
+pub use spans::{Mark, Marks, Spans};
+pub use verify::{CalledFunction, VerifyReport, VerifyRequest, verify};
 
 use crate::engine::OutputStream;
 use crate::engine::plan::{JobPlan, OutputPlan};

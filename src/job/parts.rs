@@ -76,7 +76,8 @@ pub(super) fn each_record(
     Ok(())
 }
 
-fn push_record(batch: &LogBatch, row: usize, rows: &mut RecordColumns) {
+/// Adds a record of a batch.
+pub(super) fn push_record(batch: &LogBatch, row: usize, rows: &mut RecordColumns) {
     let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
     let (key, value) = (bytes(&batch.keys), bytes(&batch.values));
     let headers = bytes(&batch.headers).unwrap_or_default();

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::types::{AppendTime, Position};
 use bincode::{Decode, Encode};
 
-/// Largest encoded run or progress record in bytes.
-const RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Largest encoded record of a run in bytes.
+pub(super) const RECORD_BYTES_MAX: usize = 64 * 1024;
 
 /// Identity of a run. Equal identity means equal output bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -67,11 +67,11 @@ macro_rules! metadata_codec {
             pub fn encode(&self) -> Result<Vec<u8>> {
                 let bytes = bincode::encode_to_vec(self, bincode::config::standard().with_fixed_int_encoding())
                     .map_err(|e| Error::internal(concat!("cannot encode a ", $what)).with_source(e))?;
-                if bytes.len() > RECORD_BYTES_MAX {
+                if bytes.len() > { $crate::job::record::RECORD_BYTES_MAX } {
                     return Err(Error::input(format!(
                         concat!("the ", $what, " takes {} bytes, at most {} are allowed"),
                         bytes.len(),
-                        RECORD_BYTES_MAX
+                        { $crate::job::record::RECORD_BYTES_MAX }
                     ))
                     .with_hint("split the file into several jobs"));
                 }
@@ -80,7 +80,9 @@ macro_rules! metadata_codec {
 
             /// From the catalog's bytes; `key` names the run in errors.
             pub fn decode(key: &str, bytes: &[u8]) -> Result<Self> {
-                let config = bincode::config::standard().with_fixed_int_encoding().with_limit::<RECORD_BYTES_MAX>();
+                let config = bincode::config::standard()
+                    .with_fixed_int_encoding()
+                    .with_limit::<{ $crate::job::record::RECORD_BYTES_MAX }>();
                 match bincode::decode_from_slice(bytes, config) {
                     Ok((value, read)) if read == bytes.len() => Ok(value),
                     Ok(_) => Err(Error::damage(format!(concat!("the ", $what, " of '{}' has bytes left over"), key))),
@@ -93,6 +95,8 @@ macro_rules! metadata_codec {
         }
     };
 }
+pub(super) use metadata_codec;
+
 metadata_codec!(RunRecord, "run record");
 metadata_codec!(Progress, "progress record");
 

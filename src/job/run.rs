@@ -5,6 +5,7 @@ use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkp
 use super::drive::{Begin, Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
+use super::verify::spans;
 use super::{Job, declare, progress, runs};
 use crate::engine::{Counters, OutputStream};
 use crate::error::{Error, ErrorKind, Result};
@@ -154,7 +155,8 @@ fn execute(
         None => Begin::Start,
     };
     let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
-    let mut emitter = Emitter::new(log, job, so_far, (checkpoints, restored.map(|restored| restored.streams)));
+    let marks = so_far.as_ref().map_or(Ok(None), |_| spans(log, &job.key()))?;
+    let mut emitter = Emitter::new(log, job, so_far, (checkpoints, restored.map(|restored| restored.streams)), marks);
     match &end {
         None => drive.follow(&mut emitter, observer)?,
         Some(end) => drive.feed(end.position, Some(end.position), &mut emitter, observer)?,
@@ -292,7 +294,7 @@ fn forget(log: &Log, job: &Job) -> Result<()> {
         }
     }
     let of = |key: &String| {
-        let run = [MetaSpace::Run, MetaSpace::Progress];
+        let run = [MetaSpace::Run, MetaSpace::Progress, MetaSpace::Spans];
         let run = run.map(|space| MetaRecord { space, key: key.clone(), value: None });
         run.into_iter().chain(checkpoint::forgotten(log, key)).collect::<Vec<_>>()
     };

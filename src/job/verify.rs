@@ -1,35 +1,15 @@
 //! `verify`: recompute what a run wrote, compare record by record and digest by digest, and name the first window that differs.
 
+use super::compare::{Comparer, Difference, SpanCheck};
 use super::drive::{Drive, DriveOptions, Observer, Sink};
-use super::emit::{STREAMS, StreamName, record_digest, stream_index, stream_names};
+use super::emit::{StreamName, stream_names};
 use super::record::{Progress, RunRecord, StreamProgress};
-use super::{Job, recorded};
-use crate::engine::OutputBatch;
+use super::{Job, Spans, recorded};
 use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::records::{LogBatch, RecordColumns};
-use crate::log::{Log, Reader};
-use crate::types::{AppendTime, Position};
+use crate::log::{Log, MetaSpace, Seek, SeekTarget};
+use crate::types::{PartitionId, Position};
 use std::collections::BTreeMap;
-
-/// The first place where a recomputation and the recorded output part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// Output topic, or table for a blackhole.
-    pub output: String,
-    /// Number of the row in the output, from 1.
-    pub row: u64,
-    /// End of the window in ms, where the row belongs to one: its timestamp + 1.
-    pub window_end_ms: Option<i64>,
-    /// Key of the row, as text.
-    pub key: Option<String>,
-    /// What is different: which of key, value, timestamp, headers, or that the row is missing or too many.
-    pub what: String,
-    /// The recomputed value, as text; `None` when there is no such row.
-    pub recomputed: Option<String>,
-    /// The recorded value, as text; `None` when there is no such row.
-    pub recorded: Option<String>,
-}
 
 /// A user's function that a job calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +37,12 @@ pub struct VerifyReport {
     pub streams: Vec<StreamName>,
     /// Rows and digests as recomputed.
     pub recomputed: Vec<StreamProgress>,
-    /// The first difference by output; empty: everything is equal.
+    /// The first difference by output; empty: everything that was compared is equal.
     pub differences: Vec<Difference>,
+    /// The spans of all streams, in the order of `streams`.
+    pub spans: Vec<SpanCheck>,
+    /// By stream: rows that only digests know, since the topic does not hold them any more.
+    pub gone: Vec<u64>,
     /// The users' functions that the job calls, by output and name. While verifying, each is called twice for every input.
     pub functions: Vec<CalledFunction>,
 }
@@ -70,11 +54,23 @@ impl VerifyReport {
     }
 }
 
-/// Recomputes a job's recorded run from its start and compares.
+/// What of a run is verified, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VerifyRequest {
+    /// Threads of the engine; 0 and 1 are one.
+    pub threads: usize,
+    /// Only the spans with timestamps from this one on, in ms.
+    pub from_ms: Option<i64>,
+    /// Only the spans with timestamps before this one, in ms.
+    pub to_ms: Option<i64>,
+}
+
+/// Recomputes a job's recorded run from its start and compares, row by row and span by span.
 ///
 /// # Errors
-/// `NotFound` when the job has not run, `Conflict` when the run recorded is that of another plan, and those of reading.
-pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer) -> Result<VerifyReport> {
+/// `NotFound` when the job has not run, `Conflict` when the run recorded is that of another plan, `Gone` when records that it read are
+/// gone, and those of reading.
+pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn Observer) -> Result<VerifyReport> {
     let key = job.key();
     let Some((record, progress)) = recorded(log, job)? else {
         return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify"))
@@ -83,11 +79,17 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
     let Some(progress) = progress else {
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
     };
+    let threads = request.threads;
+    if let Some((topic, from)) = first_incomplete(log, job, &record.starts)? {
+        return Err(Error::new(ErrorKind::Gone, format!("records of '{topic}' that '{key}' has read are gone: it is complete from position {from} on"))
+            .with_hint("what needs them cannot be recomputed; a run from there, `kappa run FILE --from position:N --as NAME`, can be verified"));
+    }
     let options = DriveOptions { threads, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
     let calls = functions::used(&job.plan);
     calls.iter().for_each(|call| call.probe.check());
     let mut drive = Drive::new(log, job, &record.starts, options)?;
-    let mut comparer = Comparer::new(log, job, &progress)?;
+    let mut comparer =
+        Comparer::new(log, job, &progress, spans(log, &key)?.as_ref(), (request.from_ms, request.to_ms))?;
     let end = if progress.is_final { progress.position() } else { log.clock().position };
     drive.feed(end, Some(end), &mut comparer, observer)?;
     if !comparer.is_done() {
@@ -100,8 +102,42 @@ pub fn verify(log: &Log, job: &Job, threads: usize, observer: &mut dyn Observer)
     comparer.finish(progress.is_final)?;
     let differences = comparer.streams.iter().filter_map(|s| s.difference.clone()).collect();
     let recomputed = comparer.streams.iter().map(|s| s.seen).collect();
-    let functions = called_functions(job, &calls);
-    Ok(VerifyReport { run: key, record, progress, streams: stream_names(job), recomputed, differences, functions })
+    Ok(VerifyReport {
+        run: key,
+        record,
+        progress,
+        streams: stream_names(job),
+        recomputed,
+        differences,
+        spans: comparer.streams.iter().flat_map(|stream| stream.spans()).collect(),
+        gone: comparer.streams.iter().map(|stream| stream.gone).collect(),
+        functions: called_functions(job, &calls),
+    })
+}
+
+/// The marks that a run has kept.
+pub(super) fn spans(log: &Log, key: &str) -> Result<Option<Spans>> {
+    log.meta(MetaSpace::Spans, key).map(|bytes| Spans::decode(key, &bytes)).transpose()
+}
+
+/// A source of which records from its start on are gone, and the position from which on none is missing: the latest of all sources.
+pub(super) fn first_incomplete(log: &Log, job: &Job, starts: &[u64]) -> Result<Option<(String, Position)>> {
+    let mut latest: Option<(String, Position)> = None;
+    for (topic, start) in job.source_topics(log)?.into_iter().zip(starts) {
+        for (partition, offset) in (0..).map(PartitionId).zip(log.partition_starts(topic.id())?) {
+            if offset.0 == 0 {
+                continue;
+            }
+            let first = match log.seek(topic.id(), SeekTarget::Offset { partition, offset })? {
+                Seek::At(position) => position,
+                Seek::NoSuchRecord => log.durable_end(),
+            };
+            if first.0 > *start && latest.as_ref().is_none_or(|(_, known)| first > *known) {
+                latest = Some((topic.name().to_owned(), first));
+            }
+        }
+    }
+    Ok(latest)
 }
 
 /// One entry for each function of each output: that of a call which gave two answers, if there is one.
@@ -121,198 +157,4 @@ fn called_functions(job: &Job, calls: &[UsedFunction]) -> Vec<CalledFunction> {
         function.unstable = function.unstable.take().or_else(|| call.probe.finding());
     }
     functions.into_values().collect()
-}
-
-/// Records of one topic, one after the other.
-struct Cursor {
-    reader: Reader,
-    end: Position,
-    batch: Option<LogBatch>,
-    row: usize,
-}
-
-impl Cursor {
-    fn next(&mut self) -> Result<Option<(&LogBatch, usize)>> {
-        let next_row = self.row + 1;
-        match &self.batch {
-            Some(batch) if next_row < batch.len() => self.row = next_row,
-            _ => {
-                self.batch = self.reader.next(self.end)?;
-                self.row = 0;
-            }
-        }
-        Ok(self.batch.as_ref().map(|batch| (batch, self.row)))
-    }
-}
-
-struct Stream {
-    name: StreamName,
-    recorded: StreamProgress,
-    seen: StreamProgress,
-    cursor: Option<Cursor>,
-    /// It has a topic, and that is gone.
-    is_gone: bool,
-    difference: Option<Difference>,
-}
-
-/// Takes recomputed rows and holds each against the recorded one.
-struct Comparer {
-    streams: Vec<Stream>,
-    is_final: bool,
-    scratch: Vec<u8>,
-}
-
-fn text(bytes: Option<&[u8]>) -> Option<String> {
-    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-}
-
-fn bytes_at(array: &arrow::array::BinaryArray, row: usize) -> Option<&[u8]> {
-    use arrow::array::Array;
-    array.is_valid(row).then(|| array.value(row))
-}
-
-impl Comparer {
-    fn new(log: &Log, job: &Job, progress: &Progress) -> Result<Self> {
-        let end = log.clock().position;
-        let mut streams = Vec::new();
-        for (name, recorded) in stream_names(job).into_iter().zip(&progress.streams) {
-            let topic = name.topic.as_ref().and_then(|topic| log.topic(topic).ok());
-            let is_gone = name.topic.is_some() && topic.is_none();
-            let cursor =
-                topic.map(|topic| Cursor { reader: log.reader(&[topic.id()], Position(0)), end, batch: None, row: 0 });
-            streams.push(Stream {
-                name,
-                recorded: *recorded,
-                seen: StreamProgress::default(),
-                cursor,
-                is_gone,
-                difference: None,
-            });
-        }
-        debug_assert_eq!(streams.len(), job.plan.outputs.len() * STREAMS.len());
-        Ok(Comparer { streams, is_final: progress.is_final, scratch: Vec::new() })
-    }
-
-    fn finish(&mut self, is_final: bool) -> Result<()> {
-        for stream in &mut self.streams {
-            stream.finish(is_final)?;
-        }
-        Ok(())
-    }
-}
-
-impl Stream {
-    fn is_satisfied(&self) -> bool {
-        self.difference.is_some() || self.seen.rows >= self.recorded.rows
-    }
-
-    fn differs(
-        &mut self,
-        rows: Option<(&RecordColumns, usize)>,
-        what: &str,
-        recorded: Option<(Option<i64>, Option<String>, Option<String>)>,
-    ) {
-        let mine =
-            rows.map(|(rows, row)| (rows.timestamps_ms[row], text(rows.keys.get(row)), text(rows.values.get(row))));
-        let (timestamp, key) = match (&mine, &recorded) {
-            (Some((timestamp, key, _)), _) | (None, Some((timestamp, key, _))) => (*timestamp, key.clone()),
-            (None, None) => (None, None),
-        };
-        self.difference = Some(Difference {
-            output: self.name.topic.clone().unwrap_or_else(|| self.name.table.clone()),
-            row: self.seen.rows,
-            window_end_ms: timestamp.and_then(|t| t.checked_add(1)),
-            key,
-            what: what.to_owned(),
-            recomputed: mine.and_then(|(_, _, value)| value),
-            recorded: recorded.and_then(|(_, _, value)| value),
-        });
-    }
-
-    fn compare(&mut self, rows: &RecordColumns, row: usize, scratch: &mut Vec<u8>) -> Result<()> {
-        self.seen.digest = record_digest(self.seen.digest, rows, row, scratch);
-        self.seen.rows += 1;
-        let Some(cursor) = &mut self.cursor else {
-            if self.is_gone {
-                self.differs(Some((rows, row)), "the topic is gone", None);
-            } else if self.seen.rows == self.recorded.rows && self.seen.digest != self.recorded.digest {
-                self.differs(Some((rows, row)), "the digest of all rows", None);
-            }
-            return Ok(());
-        };
-        let Some((batch, at)) = cursor.next()? else {
-            self.differs(Some((rows, row)), "the row is missing in the topic", None);
-            return Ok(());
-        };
-        let recorded_timestamp = batch.timestamp_ms(at);
-        let (key, value) = (bytes_at(&batch.keys, at), bytes_at(&batch.values, at));
-        let what = if key != rows.keys.get(row) {
-            "key"
-        } else if value != rows.values.get(row) {
-            "value"
-        } else if recorded_timestamp != rows.timestamps_ms[row] {
-            "timestamp"
-        } else if bytes_at(&batch.headers, at).unwrap_or_default() != rows.headers.get(row).unwrap_or_default() {
-            "headers"
-        } else if rows.partitions[row].is_some_and(|partition| partition != batch.partitions[at]) {
-            "partition"
-        } else {
-            return Ok(());
-        };
-        let recorded = Some((recorded_timestamp, text(key), text(value)));
-        self.differs(Some((rows, row)), what, recorded);
-        Ok(())
-    }
-
-    fn finish(&mut self, is_final: bool) -> Result<()> {
-        if self.difference.is_some() {
-            return Ok(());
-        }
-        if self.seen.rows < self.recorded.rows {
-            self.seen.rows += 1;
-            let found = match &mut self.cursor {
-                Some(cursor) => cursor.next()?.map(|(batch, at)| {
-                    (batch.timestamp_ms(at), text(bytes_at(&batch.keys, at)), text(bytes_at(&batch.values, at)))
-                }),
-                None => None,
-            };
-            self.differs(None, "the row does not come again", found);
-            self.seen.rows -= 1;
-        } else if self.seen.digest != self.recorded.digest {
-            self.differs(None, "the digest that the run recorded", None);
-        } else if let (true, Some(cursor)) = (is_final, &mut self.cursor)
-            && let Some((batch, at)) = cursor.next()?
-        {
-            let found = (batch.timestamp_ms(at), text(bytes_at(&batch.keys, at)), text(bytes_at(&batch.values, at)));
-            self.seen.rows += 1;
-            self.differs(None, "the topic holds a row that the run did not write", Some(found));
-            self.seen.rows -= 1;
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Comparer {
-    fn take(&mut self, batches: Vec<OutputBatch>, _: Position, _: AppendTime) -> Result<()> {
-        for batch in &batches {
-            let stream = &mut self.streams[stream_index(batch.output, batch.stream)];
-            for row in 0..batch.records.len() {
-                if stream.difference.is_some() {
-                    break;
-                }
-                if stream.seen.rows < stream.recorded.rows {
-                    stream.compare(&batch.records, row, &mut self.scratch)?;
-                } else if self.is_final {
-                    stream.seen.rows += 1;
-                    stream.differs(Some((&batch.records, row)), "the run did not write this row", None);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn is_done(&self) -> bool {
-        // A complete run is recomputed to its end, so that a row too many is found as well.
-        !self.is_final && self.streams.iter().all(Stream::is_satisfied)
-    }
 }

@@ -48,10 +48,12 @@ pub enum MetaSpace {
     Retention,
     /// Checkpoints of jobs, by job and number.
     Checkpoint,
+    /// Digests along the outputs of runs.
+    Spans,
 }
 
 impl MetaSpace {
-    pub(crate) const ALL: [MetaSpace; 14] = [
+    pub(crate) const ALL: [MetaSpace; 15] = [
         MetaSpace::Topic,
         MetaSpace::Schema,
         MetaSpace::Run,
@@ -66,6 +68,7 @@ impl MetaSpace {
         MetaSpace::Loss,
         MetaSpace::Retention,
         MetaSpace::Checkpoint,
+        MetaSpace::Spans,
     ];
 
     /// True for what only the log itself writes.
@@ -91,6 +94,7 @@ impl MetaSpace {
             MetaSpace::Loss => 12,
             MetaSpace::Retention => 13,
             MetaSpace::Checkpoint => 14,
+            MetaSpace::Spans => 15,
         }
     }
 

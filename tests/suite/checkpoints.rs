@@ -91,7 +91,10 @@ fn runs_that_stop_and_go_on_from_checkpoints_give_the_same_output() {
         assert_eq!(first_difference(&output(&log, &job), &expected), None, "seed {seed}");
         assert_eq!(names(&sim, ""), [] as [PathBuf; 0], "a run that is complete has no checkpoints");
         assert!(log.meta_scan(MetaSpace::Checkpoint, "").is_empty());
-        assert_eq!(job::verify(&log, &job, 1, &mut Silent).expect("verified").differences, []);
+        assert_eq!(
+            job::verify(&log, &job, &job::VerifyRequest::default(), &mut Silent).expect("verified").differences,
+            []
+        );
     }
 }
 

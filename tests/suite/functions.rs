@@ -4,7 +4,7 @@
 use crate::laws::{bounded, output};
 use kappa::env::sim::Sim;
 use kappa::functions::{Aggregate, FunctionRegistry};
-use kappa::job::{self, Job, Silent};
+use kappa::job::{self, Job, Silent, VerifyRequest};
 use kappa::log::records::{Partitioning, Record, RecordColumns};
 use kappa::log::{AppendBatch, Log, LogOptions, TopicConfig};
 use kappa::types::PartitionId;
@@ -99,7 +99,8 @@ fn registered_functions_work_in_every_window() {
         for (query, cut, threads) in [(own, 200, 1), (own, 3, 2), (same, 50, 1)] {
             let (log, job) = (filled(cut), plan(&call(query), &functions()));
             run(&log, &job, threads);
-            let report = job::verify(&log, &job, threads, &mut Silent).expect("verified");
+            let report = job::verify(&log, &job, &VerifyRequest { threads, ..VerifyRequest::default() }, &mut Silent)
+                .expect("verified");
             assert!(report.is_equal(), "{window}: {:?} {:?}", report.differences, report.functions);
             seen.push(output(&log, &job));
         }
@@ -145,7 +146,7 @@ fn a_function_that_counts_its_calls_is_named() {
     );
     let (log, job) = (filled(200), plan(&query, &functions));
     run(&log, &job, 1);
-    let report = job::verify(&log, &job, 1, &mut Silent).expect("verified");
+    let report = job::verify(&log, &job, &VerifyRequest::default(), &mut Silent).expect("verified");
     assert!(!report.is_equal());
     assert_eq!(report.differences.len(), 1, "the output differs");
     let [chain, numbered] = report.functions.as_slice() else { panic!("two functions: {:?}", report.functions) };
@@ -186,7 +187,7 @@ fn an_aggregate_that_forgets_is_named() {
     let query = format!("SELECT forgetful(ms) AS n FROM TABLE({}) GROUP BY window_start, window_end;", WINDOWS[1]);
     let (log, job) = (filled(200), plan(&query, &functions));
     run(&log, &job, 1);
-    let report = job::verify(&log, &job, 1, &mut Silent).expect("verified");
+    let report = job::verify(&log, &job, &VerifyRequest::default(), &mut Silent).expect("verified");
     let unstable = report.functions[0].unstable.as_ref().expect("two states");
     assert!(unstable.starts_with("the value "), "{unstable}");
 }
@@ -197,6 +198,6 @@ fn another_version_of_a_function_is_another_job() {
     run(&log, &plan(query, &functions()), 1);
     let mut changed = FunctionRegistry::default();
     changed.scalar1::<String, String>("short", "2", str::to_owned).expect("registered");
-    let error = job::verify(&log, &plan(query, &changed), 1, &mut Silent).expect_err("refused");
+    let error = job::verify(&log, &plan(query, &changed), &VerifyRequest::default(), &mut Silent).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Conflict);
 }

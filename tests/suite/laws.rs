@@ -2,7 +2,7 @@
 
 use kappa::env::Env;
 use kappa::env::sim::Sim;
-use kappa::job::{self, Job, Observer, Outcome, Point, Request, Silent};
+use kappa::job::{self, Job, Observer, Outcome, Point, Request, Silent, VerifyRequest};
 use kappa::log::inspect::inspect;
 use kappa::log::records::{Partitioning, Record, RecordColumns};
 use kappa::log::{AppendBatch, Log, LogOptions, TopicConfig};
@@ -218,7 +218,7 @@ fn laws_2_4_and_5_live_with_pauses_and_restarts_is_replay() {
             "seed {seed}: too little to show anything"
         );
         assert_eq!(live_rows, replay_rows, "seed {seed}");
-        let verified = job::verify(&log, &live_job, 1, &mut Silent).expect("verified");
+        let verified = job::verify(&log, &live_job, &VerifyRequest::default(), &mut Silent).expect("verified");
         assert_eq!(verified.differences, [], "seed {seed}");
     }
 }
@@ -319,7 +319,7 @@ fn verify_names_the_first_window_that_differs() {
         &Record { timestamp_ms: Some(9_999), key: Some(b"x"), value: Some(b"{}"), headers: &[] },
     );
     log.append_wait(AppendBatch::records(counts.id(), rows)).expect("appended");
-    let report = job::verify(&log, &job, 1, &mut Silent).expect("verified");
+    let report = job::verify(&log, &job, &VerifyRequest::default(), &mut Silent).expect("verified");
     assert_eq!(report.differences.len(), 1, "{:?}", report.differences);
     let difference = &report.differences[0];
     assert_eq!((difference.output.as_str(), difference.window_end_ms), ("counts", Some(10_000)));

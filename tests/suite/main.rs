@@ -25,6 +25,7 @@ mod mutate;
 mod power;
 mod readers;
 mod sizes;
+mod spans;
 mod stream;
 mod sudden;
 mod tidy;
