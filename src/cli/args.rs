@@ -76,6 +76,13 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Group,
     },
+    /// Save the state of a job's run, look at it, move it, and begin from it
+    Savepoint {
+        #[command(flatten)]
+        show: Show,
+        #[command(subcommand)]
+        command: Savepoint,
+    },
     /// Look at the journal's files and frames, read-only
     Inspect(Inspect),
     /// Read everything, list what is damaged, and give it up
@@ -266,6 +273,51 @@ pub(super) struct PlanLateness {
     pub may_drop: f64,
     #[command(flatten)]
     pub show: Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Savepoint {
+    /// Write the newest state of a run that was stopped (or ended with --no-flush) into a folder
+    Create {
+        /// The SQL file that ran
+        file: PathBuf,
+        /// The run that was made with --as NAME
+        #[arg(long = "as", value_name = "NAME")]
+        version: Option<String>,
+        /// The new folder [default: <data>/savepoints/<job>-<position>]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// List the savepoints of the data folder
+    List,
+    /// Show the tables of a savepoint
+    Inspect {
+        /// Its name in the data folder, or its folder
+        savepoint: PathBuf,
+        /// Show the rows of this table
+        #[arg(long, value_name = "NAME")]
+        section: Option<String>,
+    },
+    /// Let a job begin from a savepoint: the next `kappa run` goes on from there, into outputs of its own
+    Restore {
+        /// Its name in the data folder, or its folder
+        savepoint: PathBuf,
+        /// The SQL file: that of the savepoint, or one with other aggregates, other names or wider types
+        file: PathBuf,
+        /// Write into <output>.NAME
+        #[arg(long = "as", value_name = "NAME")]
+        version: Option<String>,
+        /// Go on with the records from this position on, where the savepoint is of another log
+        #[arg(long, value_name = "POSITION")]
+        at: Option<u64>,
+    },
+    /// Copy a savepoint to a folder elsewhere
+    Export {
+        /// Its name in the data folder, or its folder
+        savepoint: PathBuf,
+        /// The new folder
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,7 @@ mod progress;
 mod receipt;
 mod repair;
 mod run;
+mod savepoint;
 mod topic;
 mod units;
 mod verify;
@@ -97,6 +98,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Consume(command) => consume::run(&env, &common, command),
         Command::Generate(command) => generate::run(&env, &common, command),
         Command::Group { show, command } => group::run(&env, &common, &Printer::new(&show), command),
+        Command::Savepoint { show, command } => savepoint::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Inspect(command) => inspect::run(&env, &common, command),
         Command::Repair(command) => repair::run(&env, &common, command),
         Command::Bench { show, command } => bench::run(&env, &Printer::new(&show), command),

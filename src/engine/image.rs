@@ -178,6 +178,14 @@ impl Engine {
     }
 }
 
+/// The sections of an engine that goes on as another job: it has written nothing.
+pub(super) fn no_output(sections: &mut Vec<Section>, outputs: usize) -> Result<()> {
+    let none = || numbers(std::iter::repeat_n(0, outputs));
+    sections.retain(|section| section.name != OUTPUTS);
+    sections.push(Section::table(OUTPUTS, vec![("main", none()), ("late", none()), ("rejected", none())])?);
+    Ok(())
+}
+
 fn source_section(source: usize) -> String {
     format!("source-{source}")
 }

@@ -3,6 +3,7 @@
 mod chunk;
 mod counters;
 mod eval;
+pub mod fit;
 pub mod functions;
 mod image;
 mod lane;

@@ -8,7 +8,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::state::accumulator::{AggregateFunction, Fraction};
+pub use crate::state::accumulator::{AggregateFunction, AggregateSpec, Fraction};
 pub use crate::time::zone::Zone;
 pub use crate::window::WindowKind;
 
@@ -326,4 +326,31 @@ pub struct AggregateCall {
     pub filter: Option<Expr>,
     /// Result field, with Flink's type.
     pub field: FieldRef,
+}
+
+impl AggregateCall {
+    /// The call as text, which says what it computes: two calls of one description on the same rows have the same result. Columns
+    /// are named, and not numbered, so that it is the same beside others.
+    pub fn described(&self) -> String {
+        let named = |expr: &Expr| {
+            let text = expr.to_string();
+            let mut parts = text.split('@');
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |named, part| named + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+        };
+        let argument = self.argument.as_ref().map_or_else(|| "*".to_owned(), named);
+        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let filter = self.filter.as_ref().map_or_else(String::new, |filter| format!(" FILTER {}", named(filter)));
+        format!("{}({distinct}{argument}){filter}", format!("{:?}", self.function).to_lowercase())
+    }
+
+    /// What its accumulators are made from.
+    pub fn spec(&self) -> AggregateSpec {
+        AggregateSpec {
+            function: self.function.clone(),
+            distinct: self.distinct,
+            argument: self.argument.as_ref().map(|_| self.argument_type.clone()),
+            result: self.field.data_type().clone(),
+        }
+    }
 }

@@ -9,11 +9,11 @@ use super::operators::window_session::SessionWindows;
 use super::operators::window_slices::SliceWindows;
 use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
 use super::output::Cause;
-use super::plan::{Emission, NamedExpr, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
+use super::plan::{AggregateCall, Emission, NamedExpr, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
 use super::source::batch;
 use super::trace::{self, Lineage};
 use crate::error::{Error, Result};
-use crate::state::accumulator::{AggregateSpec, build};
+use crate::state::accumulator::build;
 use crate::state::keys::KeyCodec;
 use crate::state::section::{Section, check_schema, column};
 use crate::state::slice::Arguments;
@@ -123,14 +123,9 @@ impl Stage {
         traced: Option<Range<i64>>,
     ) -> Result<Stage> {
         let codec = KeyCodec::new(plan.keys.iter().map(|key| key.field.data_type().clone()).collect())?;
-        let aggregates = plan.aggregates.iter().map(|call| AggregateSpec {
-            function: call.function.clone(),
-            distinct: call.distinct,
-            argument: call.argument.as_ref().map(|_| call.argument_type.clone()),
-            result: call.field.data_type().clone(),
-        });
+        let aggregates = plan.aggregates.iter().map(AggregateCall::spec);
         let (clock, lateness_ms) = (WindowClock { zone: plan.zone }, emission.lateness_ms.max(0));
-        let names = plan.aggregates.iter().map(|call| call.field.name().clone());
+        let names = described(plan).into_iter();
         let names = names.chain(traced.iter().flat_map(|_| trace::columns().map(|column| column.name().clone())));
         let spec = WindowSpec {
             codec: codec.clone(),
@@ -368,6 +363,17 @@ fn with_trace(plan: &RankPlan, traced: bool) -> RankPlan {
         plan.schema = Arc::new(Schema::new(fields));
     }
     plan
+}
+
+/// What tells the state of one aggregate from that of others: what it computes, and its number among equal ones.
+pub(super) fn described(plan: &WindowPlan) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for call in &plan.aggregates {
+        let name = call.described();
+        let equal = names.iter().filter(|other| other.split('#').next() == Some(&name)).count();
+        names.push(if equal == 0 { name } else { format!("{name}#{}", equal + 1) });
+    }
+    names
 }
 
 fn reject_null_rowtimes(rows: &mut Rows, rowtime: usize) -> Result<()> {

@@ -121,10 +121,6 @@ impl Default for DriveOptions {
 }
 
 impl<'a> Drive<'a> {
-    pub(super) fn new(log: &'a Log, job: &Job, starts: &[u64], options: DriveOptions) -> Result<Self> {
-        Drive::with(log, job, starts, options, Begin::Start)
-    }
-
     /// With an engine that notes what makes the results that are asked for.
     pub(super) fn traced(
         log: &'a Log,

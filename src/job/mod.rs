@@ -14,6 +14,7 @@ mod receipt;
 mod record;
 mod rowtimes;
 mod run;
+pub mod savepoint;
 mod spans;
 mod verify;
 

@@ -1,7 +1,7 @@
 //! `run` and `replay`: what is asked for, against what the log remembers, and then the loop.
 
 use super::bounds::{self, Point};
-use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkpoints};
+use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkpoints, Restored};
 use super::drive::{Begin, Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
@@ -67,7 +67,7 @@ pub struct RunReport {
 ///
 /// # Errors
 /// `Conflict` when a run of another name writes one of the job's outputs.
-fn recorded_run(log: &Log, job: &Job) -> Result<Option<RunRecord>> {
+pub(super) fn recorded_run(log: &Log, job: &Job) -> Result<Option<RunRecord>> {
     let (key, outputs) = (job.key(), job.output_topics());
     let mut own = None;
     for (other, run) in runs(log)? {
@@ -150,10 +150,7 @@ fn execute(
     let checkpoints = CheckpointOptions { interval_us, ..request.checkpoints };
     let (checkpoints, restored, notes) = Checkpoints::open(log, job, &record, checkpoints, resumed)?;
     notes.iter().for_each(|note| observer.on_note(note));
-    let begin = match &restored {
-        Some(restored) => Begin::Restored(&restored.state, restored.at),
-        None => Begin::Start,
-    };
+    let begin = restored.as_ref().map_or(Begin::Start, Restored::begin);
     let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
     let marks = so_far.as_ref().map_or(Ok(None), |_| spans(log, &job.key()))?;
     let mut emitter = Emitter::new(log, job, so_far, (checkpoints, restored.map(|restored| restored.streams)), marks);
@@ -252,7 +249,7 @@ fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord
     Ok((record, end))
 }
 
-fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {
+pub(super) fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {
     Ok(MetaRecord { space: MetaSpace::Run, key: job.key(), value: record.map(RunRecord::encode).transpose()? })
 }
 
@@ -264,7 +261,7 @@ fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
 }
 
 /// A fresh run does not mix its rows with records that somebody else put into its output topics.
-fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
+pub(super) fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
     for topic in job.output_topics() {
         let Ok(found) = log.topic(&topic) else { continue };
         if log.partition_ends(found.id())?.iter().any(|end| end.0 > 0) {

@@ -1,7 +1,8 @@
 //! `verify`: recompute what a run wrote, compare record by record and digest by digest, and name the first window that differs.
 
+use super::checkpoint::{self, Restored};
 use super::compare::{Comparer, Difference, SpanCheck};
-use super::drive::{Drive, DriveOptions, Observer, Sink};
+use super::drive::{Begin, Drive, DriveOptions, Observer, Sink};
 use super::emit::{StreamName, stream_names};
 use super::record::{Progress, RunRecord, StreamProgress};
 use super::{Job, Spans, recorded};
@@ -87,7 +88,9 @@ pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn 
     let options = DriveOptions { threads, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
     let calls = functions::used(&job.plan);
     calls.iter().for_each(|call| call.probe.check());
-    let mut drive = Drive::new(log, job, &record.starts, options)?;
+    let base = checkpoint::base(log, &key)?;
+    let begin = base.as_ref().map_or(Begin::Start, Restored::begin);
+    let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
     let mut comparer =
         Comparer::new(log, job, &progress, spans(log, &key)?.as_ref(), (request.from_ms, request.to_ms))?;
     let end = if progress.is_final { progress.position() } else { log.clock().position };

@@ -24,6 +24,7 @@ mod linear;
 mod mutate;
 mod power;
 mod readers;
+mod savepoints;
 mod sizes;
 mod spans;
 mod stream;

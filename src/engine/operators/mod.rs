@@ -46,7 +46,7 @@ pub(super) struct WindowSpec {
     pub key_fields: Vec<Field>,
     /// The aggregates.
     pub aggregates: Vec<AggregateSpec>,
-    /// Names of their results.
+    /// What tells their states apart.
     pub names: Vec<String>,
     /// When windows are complete.
     pub clock: WindowClock,

@@ -2,27 +2,31 @@
 //!
 //! The job's thread takes the state, which is shared until it changes, and goes on; another thread writes it beside the log. A
 //! checkpoint exists once the journal has a record of it, in a frame behind all output up to it. The two newest are kept, each
-//! is read whole before it is used, and sections that have not changed are shared with the one before.
+//! is read whole before it is used, and sections that have not changed are shared with the one before. A run that began from a
+//! savepoint keeps that as checkpoint 0 for ever: the log alone does not give its output.
 
 mod manifest;
 mod store;
 
-pub(super) use manifest::Bound;
+pub(super) use manifest::{Bound, Manifest};
 
 use super::Job;
-use super::drive::At;
+use super::drive::{At, Begin};
 use super::record::{Progress, RunRecord, StreamProgress};
 use crate::engine::{Engine, EngineState};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaRecord, MetaSpace};
-use manifest::{Manifest, Named, Wanted, prefix, unfit, unnamed};
+use manifest::{Named, Wanted, prefix, unfit, unnamed};
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use store::{Store, Written, own_bytes, shareable};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
+
+/// The number of the state that a run began from, if that was one.
+const BASE: u64 = 0;
 
 /// A checkpoint may take this share of the time, as one part in so many.
 const SHARE: u64 = 20;
@@ -117,6 +121,7 @@ pub(super) struct Checkpoints {
     options: CheckpointOptions,
     /// Named in the journal, oldest first.
     kept: Vec<Manifest>,
+    base: Option<Manifest>,
     /// What the newest one holds, by section.
     written: Written,
     writing: Option<Writing>,
@@ -153,6 +158,18 @@ pub(super) struct Restored {
     pub streams: Vec<StreamProgress>,
 }
 
+impl Restored {
+    fn of(manifest: &Manifest, state: EngineState) -> Restored {
+        let at = At::restored(manifest.position, manifest.clock_us, manifest.is_beyond_records);
+        Restored { state, at, streams: manifest.streams.clone() }
+    }
+
+    /// How an engine begins.
+    pub fn begin(&self) -> Begin<'_> {
+        Begin::Restored(&self.state, self.at)
+    }
+}
+
 impl Checkpoints {
     /// Looks at what there is; of a run that goes on, the newest checkpoint that is whole and fits is where it begins.
     pub fn open(
@@ -165,7 +182,8 @@ impl Checkpoints {
         let key = job.key();
         let store = Store::new(log.env(), log.dir(), &key);
         let (mut notes, mut kept, mut restored) = (Vec::new(), Vec::new(), None);
-        for (number, named) in named(log, &key).into_iter().rev().filter(|_| options.enabled) {
+        let named = named(log, &key);
+        for (number, record_of) in named.iter().rev().filter(|(number, _)| options.enabled || *number == BASE) {
             let Some((progress, end)) = resumed else { break };
             let wanted = Wanted {
                 plan_digest: record.plan_digest,
@@ -174,23 +192,25 @@ impl Checkpoints {
                 end,
                 progress,
             };
-            let read = store.read(number, &named).and_then(|(manifest, state)| match unfit(&manifest, &wanted) {
+            let read = store.read(*number, record_of).and_then(|(manifest, state)| match unfit(&manifest, &wanted) {
                 Some(why) => Err(Error::new(ErrorKind::Conflict, why)),
                 None => Ok((manifest, state)),
             });
             match read {
                 Ok((manifest, state)) => {
                     notes.push(format!("going on from checkpoint {number} at position {}", manifest.position));
-                    let at = At::restored(manifest.position, manifest.clock_us, manifest.is_beyond_records);
-                    restored = Some(Restored { state, at, streams: manifest.streams.clone() });
-                    kept.push(manifest);
+                    restored = Some(Restored::of(&manifest, state));
+                    kept.extend(Some(manifest).filter(|manifest| manifest.number != BASE));
                     break;
                 }
-                Err(e) => notes.push(format!("checkpoint {number} at position {} is skipped: {e}", named.position)),
+                Err(e) if *number == BASE => return Err(e.context("the state that the run began from")),
+                Err(e) => notes.push(format!("checkpoint {number} at position {} is skipped: {e}", record_of.position)),
             }
         }
+        let base = named.iter().find(|(number, _)| *number == BASE);
+        let base = base.map(|(number, named)| store.read_manifest(*number, named)).transpose()?;
         let next_number = store.next_number();
-        let next_number = named(log, &key).last().map_or(next_number, |(last, _)| next_number.max(last + 1));
+        let next_number = named.last().map_or(next_number, |(last, _)| next_number.max(last + 1));
         let (log, record, last) = (log.clone(), record.clone(), (0, log.env().clock.monotonic_us()));
         let (written, counts) = (Written::new(), CheckpointCounts::default());
         let opened = Checkpoints {
@@ -200,6 +220,7 @@ impl Checkpoints {
             record,
             options,
             kept,
+            base,
             written,
             writing: None,
             next_number,
@@ -262,22 +283,11 @@ impl Checkpoints {
     fn start(&mut self, engine: &Engine, at: &At, streams: Vec<StreamProgress>) -> Result<()> {
         let began_us = self.now_us();
         let state = engine.save()?;
-        let manifest = Manifest {
-            number: self.next_number,
-            kappa: env!("CARGO_PKG_VERSION").to_owned(),
-            plan_digest: self.record.plan_digest,
-            starts: self.record.starts.clone(),
-            publish_from_ms: self.record.publish_from_ms,
-            position: at.position.0,
-            clock_us: at.clock.0,
-            is_beyond_records: at.clock > at.records_clock,
-            streams,
-            sections: Vec::new(),
-        };
+        let manifest = manifest_of(self.next_number, &self.record, at, streams);
         self.next_number += 1;
         self.last = (at.bytes, began_us);
-        let (store, kept, clock) =
-            (self.store.clone(), self.kept.clone(), std::sync::Arc::clone(&self.log.env().clock));
+        let (store, clock) = (self.store.clone(), std::sync::Arc::clone(&self.log.env().clock));
+        let kept: Vec<Manifest> = self.kept.iter().chain(&self.base).cloned().collect();
         let files = kept.iter().map(|manifest| (manifest.number, own_bytes(manifest)));
         let worth = shareable(&self.written, &files.collect::<BTreeMap<_, _>>());
         let shared: Written =
@@ -313,7 +323,8 @@ impl Checkpoints {
             Ok(made) => {
                 // The one before stays; of the others, and of those that could not be gone on from, the journal forgets.
                 self.kept.drain(..self.kept.len().saturating_sub(KEPT - 1));
-                let is_kept = |number: u64| self.kept.iter().any(|manifest| manifest.number == number);
+                let is_kept =
+                    |number: u64| number == BASE || self.kept.iter().any(|manifest| manifest.number == number);
                 let gone = named(&self.log, &self.key).into_iter().filter(|(number, _)| !is_kept(*number));
                 news.meta.extend(gone.map(|(number, _)| unnamed(&self.key, number)));
                 news.meta.push(made.named.record(&self.key, made.manifest.number)?);
@@ -332,7 +343,8 @@ impl Checkpoints {
     /// The records of a run that will not go on: it has no checkpoints. To be followed by [`remove`] once they are durable.
     pub fn end(&mut self) -> Result<Vec<MetaRecord>> {
         self.join(&mut News::default())?;
-        Ok(forgotten(&self.log, &self.key))
+        let gone = named(&self.log, &self.key).into_iter().filter(|(number, _)| *number != BASE);
+        Ok(gone.map(|(number, _)| unnamed(&self.key, number)).collect())
     }
 }
 
@@ -353,9 +365,72 @@ pub(super) fn forgotten(log: &Log, key: &str) -> Vec<MetaRecord> {
     keys.map(|key| MetaRecord { space: MetaSpace::Checkpoint, key, value: None }).collect()
 }
 
-/// Removes the files of a job whose checkpoints were forgotten.
+/// Removes the files of a job whose checkpoints were forgotten; the state that its run began from stays, if it is named.
 pub(super) fn remove(log: &Log, key: &str) {
-    Store::new(log.env(), log.dir(), key).remove();
+    let store = Store::new(log.env(), log.dir(), key);
+    match named(log, key).first() {
+        Some((number, named)) => {
+            store.read_manifest(*number, named).and_then(|manifest| store.keep(&[manifest])).ok();
+        }
+        None => store.remove(),
+    }
+}
+
+/// The newest checkpoint of a job that is whole, and those that are not.
+pub(super) fn newest(log: &Log, job: &Job) -> (Option<(Manifest, EngineState)>, Vec<String>) {
+    let store = Store::new(log.env(), log.dir(), &job.key());
+    let mut skipped = Vec::new();
+    for (number, named) in named(log, &job.key()).into_iter().rev() {
+        match store.read(number, &named) {
+            Ok((manifest, state)) if manifest.plan_digest == job.plan.digest => {
+                return (Some((manifest, state)), skipped);
+            }
+            Ok(_) => skipped.push(format!("checkpoint {number} is of a job that computes something else")),
+            Err(e) => skipped.push(format!("checkpoint {number} is skipped: {e}")),
+        }
+    }
+    (None, skipped)
+}
+
+/// The state that a job's run began from, if that was one.
+pub(super) fn base(log: &Log, key: &str) -> Result<Option<Restored>> {
+    let Some((number, named)) = named(log, key).into_iter().find(|(number, _)| *number == BASE) else {
+        return Ok(None);
+    };
+    let read = Store::new(log.env(), log.dir(), key).read(number, &named);
+    let (manifest, state) = read.map_err(|e| e.context("the state that the run began from"))?;
+    Ok(Some(Restored::of(&manifest, state)))
+}
+
+/// Writes the state that a run is to begin from; gives its record.
+pub(super) fn write_base(
+    log: &Log,
+    key: &str,
+    record: &RunRecord,
+    (at, streams): (&At, &[StreamProgress]),
+    state: &EngineState,
+) -> Result<MetaRecord> {
+    let store = Store::new(log.env(), log.dir(), key);
+    store.remove();
+    let manifest = manifest_of(BASE, record, at, streams.to_vec());
+    let (manifest, _) = store.write(manifest, state, &Written::new())?;
+    Named::of(&manifest, &manifest.encode()?).record(key, BASE)
+}
+
+/// A manifest without its sections.
+fn manifest_of(number: u64, record: &RunRecord, at: &At, streams: Vec<StreamProgress>) -> Manifest {
+    Manifest {
+        number,
+        kappa: env!("CARGO_PKG_VERSION").to_owned(),
+        plan_digest: record.plan_digest,
+        starts: record.starts.clone(),
+        publish_from_ms: record.publish_from_ms,
+        position: at.position.0,
+        clock_us: at.clock.0,
+        is_beyond_records: at.clock > at.records_clock,
+        streams,
+        sections: Vec::new(),
+    }
 }
 
 #[cfg(test)]

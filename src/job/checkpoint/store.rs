@@ -152,6 +152,11 @@ impl Store {
         Ok((manifest, EngineState { sections }))
     }
 
+    /// The manifest alone.
+    pub fn read_manifest(&self, number: u64, named: &Named) -> Result<Manifest> {
+        Manifest::decode(&self.read_at(self.path(number, MANIFEST), 0, named.bytes)?)
+    }
+
     fn read_at(&self, path: PathBuf, at: u64, len: u64) -> Result<Vec<u8>> {
         let failed = |cause| Error::io("reading", &path, cause);
         let file = self.env.disk.open(&path, OpenMode::Read).map_err(failed)?;
