@@ -51,6 +51,8 @@ pub(super) enum Command {
     Verify(Verify),
     /// Print digests of what a run computed, from what and with what
     Receipt(ReceiptArgs),
+    /// Compare two versions of a job's outputs, or two topics
+    Diff(Diff),
     /// Say which records made a result, what brought it out, and which came too late
     Explain(Explain),
     /// Count what each delay of the watermark would drop, and recommend one
@@ -208,6 +210,29 @@ pub(super) struct Verify {
     /// Threads of the engine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// Rows are known by window and key; the last revision counts. Exit code 0: same rows and columns. 1: they differ. A reason is given for each row that
+/// differs: the runs started elsewhere, other records were too late for the window, or the runs computed different things.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  kappa diff job.sql - v2             the run itself, and the one made with --as v2\n  kappa diff counts counts.v2 --key a"
+)]
+pub(super) struct Diff {
+    /// A job (its file, or its name) and two versions (- is the run without --as), or two topics
+    #[arg(num_args = 2..=3, required = true, value_names = ["JOB", "A", "B"])]
+    pub what: Vec<String>,
+    /// Only windows that start at this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub window: Option<String>,
+    /// Only this key: as in the output record, or its values, separated by commas
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub key: Option<String>,
+    /// Rows to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub sample: usize,
     #[command(flatten)]
     pub show: Show,
 }

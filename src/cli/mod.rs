@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod consume;
+mod diff;
 mod explain;
 mod generate;
 mod group;
@@ -91,6 +92,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Replay(command) => run::replay(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
         Command::Receipt(command) => receipt::run(&env, &common, functions, command),
+        Command::Diff(command) => diff::run(&env, &common, command),
         Command::Explain(command) => explain::run(&env, &common, functions, command),
         Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),

@@ -7,6 +7,7 @@ mod checkpoints;
 mod cli;
 mod crashes;
 mod dice;
+mod diff;
 mod disks;
 mod explain;
 mod failing;
