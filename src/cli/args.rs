@@ -55,6 +55,15 @@ pub(super) enum Command {
     Diff(Diff),
     /// Say which records made a result, what brought it out, and which came too late
     Explain(Explain),
+    /// Submit, list, pause, resume, stop and delete jobs that the log keeps
+    Job {
+        #[command(flatten)]
+        show: Show,
+        #[command(subcommand)]
+        command: Job,
+    },
+    /// Run all submitted jobs in one process until Ctrl-C
+    Up(Up),
     /// Count what each delay of the watermark would drop, and recommend one
     PlanLateness(PlanLateness),
     /// Create, change, list, describe, trim and delete topics
@@ -298,6 +307,84 @@ pub(super) struct PlanLateness {
     pub may_drop: f64,
     #[command(flatten)]
     pub show: Show,
+}
+
+const JOB_EXAMPLES: &str = "\
+Examples:
+  kappa job submit visits.sql --name visits   v1; `kappa up` runs it
+  kappa job submit fixed.sql --name visits    v2, into <output>.v2, beside v1
+  kappa job pause visits --version v2";
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = JOB_EXAMPLES)]
+pub(super) enum Job {
+    /// Register a SQL file as a job, or as a new version of one: v2 beside v1
+    Submit {
+        /// The SQL file
+        file: PathBuf,
+        /// Name of the job [default: that of the file]
+        #[arg(long)]
+        name: Option<String>,
+        /// Start here instead of where the tables say: earliest, latest, position:N, time:T, append:T, or a date or time
+        #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+        from: Option<String>,
+        /// Forget an earlier run on the same outputs, with what it wrote
+        #[arg(long)]
+        restart: bool,
+    },
+    /// List all versions of all jobs
+    List,
+    /// Show a job's versions and when another became live
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Let a job rest: `kappa up` does not run it until it is resumed
+    Pause {
+        /// Its name
+        name: String,
+        /// This version only
+        #[arg(long, value_name = "vN")]
+        version: Option<String>,
+    },
+    /// Let a paused, stopped or failed job go on where it was
+    Resume {
+        /// Its name
+        name: String,
+        /// This version only
+        #[arg(long, value_name = "vN")]
+        version: Option<String>,
+    },
+    /// End a job; its outputs stay, and it cannot become live unless it is resumed
+    Stop {
+        /// Its name
+        name: String,
+        /// This version only
+        #[arg(long, value_name = "vN")]
+        version: Option<String>,
+    },
+    /// Forget a job
+    Delete {
+        /// Its name
+        name: String,
+        /// This version only
+        #[arg(long, value_name = "vN")]
+        version: Option<String>,
+        /// Delete the topics that it wrote as well
+        #[arg(long)]
+        outputs: bool,
+    },
+}
+
+/// A job that fails is marked as failed, with the reason, and does not stop the others. Ctrl-C or SIGTERM ends well: what is
+/// running goes on where it was next time.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Up {
+    /// Stop once all jobs have read everything
+    #[arg(long)]
+    pub stop_when_idle: bool,
+    #[command(flatten)]
+    pub writing: Writing,
 }
 
 #[derive(Debug, Subcommand)]

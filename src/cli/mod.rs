@@ -8,6 +8,7 @@ mod explain;
 mod generate;
 mod group;
 mod inspect;
+mod job;
 mod plan_lateness;
 mod printer;
 mod produce;
@@ -18,6 +19,7 @@ mod run;
 mod savepoint;
 mod topic;
 mod units;
+mod up;
 mod verify;
 
 use crate::engine::functions::FunctionRegistry;
@@ -94,6 +96,8 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Receipt(command) => receipt::run(&env, &common, functions, command),
         Command::Diff(command) => diff::run(&env, &common, command),
         Command::Explain(command) => explain::run(&env, &common, functions, command),
+        Command::Job { show, command } => job::run(&env, &common, functions, &Printer::new(&show), command),
+        Command::Up(command) => up::run(&env, &common, functions, command),
         Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
         Command::Produce(command) => produce::run(&env, &common, command),
@@ -163,22 +167,27 @@ fn open_log_with(env: &Env, common: &args::Common, options: LogOptions) -> Resul
     Ok(log)
 }
 
-/// Reads and plans a SQL file.
-fn load_job(env: &Env, functions: &FunctionRegistry, file: &Path, version: Option<String>) -> Result<Job> {
-    let shown = file.display().to_string();
+/// Reads a SQL file.
+fn read_sql(env: &Env, file: &Path) -> Result<String> {
     let mut text = String::new();
     crate::connect::open_text(&*env.disk, file)?
         .take(SQL_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(|e| Error::io("cannot read", file, e))?;
     if text.len() as u64 > SQL_BYTES_MAX {
-        return Err(Error::input(format!("'{shown}' is larger than {SQL_BYTES_MAX} bytes")));
+        return Err(Error::input(format!("'{}' is larger than {SQL_BYTES_MAX} bytes", file.display())));
     }
+    Ok(text)
+}
+
+/// Reads and plans a SQL file.
+fn load_job(env: &Env, functions: &FunctionRegistry, file: &Path, version: Option<String>) -> Result<Job> {
+    let text = read_sql(env, file)?;
     if let Some(version) = &version {
         check_version(version)?;
     }
     let name = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let plan = sql::plan_with(&shown, &text, functions)?;
+    let plan = sql::plan_with(&file.display().to_string(), &text, functions)?;
     Ok(Job { plan: Arc::new(plan), name, version })
 }
 

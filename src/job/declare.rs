@@ -1,6 +1,7 @@
 //! What jobs tell the log about the columns of their topics, so that it can keep them decoded.
 
 use super::Job;
+use super::route::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::META_VALUE_MAX;
 use crate::log::records::ValueColumns;
@@ -10,14 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Topic and columns of everything that the job reads and writes.
-fn declared(job: &Job) -> impl Iterator<Item = (String, ValueColumns)> + '_ {
+fn declared<'a>(job: &'a Job, routes: &Routes) -> impl Iterator<Item = (String, ValueColumns)> + 'a {
     let all = |format: &crate::format::FormatSpec, declared: &SchemaRef| ValueColumns {
         format: format.clone(),
         declared: Arc::clone(declared),
         used: (0..declared.fields().len()).collect(),
     };
     let sources = job.plan.sources.iter().map(move |s| (s.topic.clone(), all(&s.format, &s.declared)));
-    let outputs = job.plan.outputs.iter().filter_map(move |o| Some((job.output_topic(o)?, all(&o.format, &o.schema))));
+    let is_live = routes.is_live();
+    let outputs = job.plan.outputs.iter().filter_map(move |o| Some((o, job.output_topic(o)?)));
+    let base = job.plan.outputs.iter().filter_map(move |o| Some((o, job.base().output_topic(o)?)));
+    let outputs =
+        outputs.chain(base.filter(move |_| is_live)).map(move |(o, topic)| (topic, all(&o.format, &o.schema)));
     sources.chain(outputs)
 }
 
@@ -26,9 +31,9 @@ fn record(topic: String, columns: Vec<u8>) -> MetaRecord {
 }
 
 /// The columns of the job's topics, where they are news to the log.
-pub(super) fn news(log: &Log, job: &Job) -> Vec<MetaRecord> {
+pub(super) fn news(log: &Log, job: &Job, routes: &Routes) -> Vec<MetaRecord> {
     let mut known: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for (topic, new) in declared(job) {
+    for (topic, new) in declared(job, routes) {
         let stored = known.get(&topic).cloned().or_else(|| log.meta(MetaSpace::Schema, &topic));
         // What does not decode was written by another version.
         let stored = stored.and_then(|bytes| columns::decode(&bytes).ok());
@@ -47,7 +52,7 @@ pub(super) fn news(log: &Log, job: &Job) -> Vec<MetaRecord> {
 /// # Errors
 /// `NotFound` when the job neither reads nor writes the topic, and those of appending.
 pub fn declare(log: &Log, job: &Job, topic: &str) -> Result<()> {
-    let Some((topic, new)) = declared(job).find(|(other, _)| other == topic) else {
+    let Some((topic, new)) = declared(job, &Routes::default()).find(|(other, _)| other == topic) else {
         let message = format!("'{}' has no table over topic '{topic}'", job.name);
         return Err(Error::new(ErrorKind::NotFound, message));
     };

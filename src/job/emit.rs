@@ -4,6 +4,7 @@ use super::Job;
 use super::checkpoint::{CheckpointCounts, Checkpoints, News};
 use super::drive::{At, Sink};
 use super::record::{Progress, StreamProgress};
+use super::route::{Place, Routes};
 use super::spans::{Marker, Spans};
 use crate::codec::{put_varint, xxh64};
 use crate::engine::{Engine, OutputBatch, OutputStream};
@@ -96,7 +97,9 @@ pub(super) struct Emitter<'a> {
     log: &'a Log,
     job: &'a Job,
     names: Vec<StreamName>,
-    topics: Vec<Option<Topic>>,
+    routes: Routes,
+    /// By stream: the job's own, and that of the output's own name.
+    topics: Vec<[Option<Topic>; 2]>,
     progress: Progress,
     replayed: Vec<Replayed>,
     in_flight: VecDeque<PendingAck>,
@@ -116,6 +119,7 @@ impl<'a> Emitter<'a> {
     pub(super) fn new(
         log: &'a Log,
         job: &'a Job,
+        routes: Routes,
         progress: Option<Progress>,
         (checkpoints, seen): (Checkpoints, Option<Vec<StreamProgress>>),
         spans: Option<Spans>,
@@ -132,10 +136,11 @@ impl<'a> Emitter<'a> {
         Emitter {
             log,
             job,
-            topics: names.iter().map(|_| None).collect(),
+            topics: names.iter().map(|_| [None, None]).collect(),
             marker: Marker::new(spans, names.len()),
             at: (0, i64::MIN),
             names,
+            routes,
             progress,
             replayed,
             in_flight: VecDeque::new(),
@@ -152,13 +157,16 @@ impl<'a> Emitter<'a> {
     }
 
     /// The topic of a stream, created when the first row goes there.
-    fn topic(&mut self, stream: usize) -> Result<Option<TopicId>> {
-        let Some(name) = self.names[stream].topic.clone() else { return Ok(None) };
-        if self.topics[stream].is_none() {
-            let partitions = self.job.plan.outputs[stream / STREAMS.len()].partitions;
-            self.topics[stream] = Some(output_topic(self.log, &name, partitions)?);
+    fn topic(&mut self, stream: usize, place: Place) -> Result<Option<TopicId>> {
+        let is_live = place != Place::Own;
+        let known = &mut self.topics[stream][usize::from(is_live)];
+        if known.is_none() {
+            let output = &self.job.plan.outputs[stream / STREAMS.len()];
+            let job = if is_live { &self.job.base() } else { self.job };
+            let Some(name) = job.stream_topic(output, STREAMS[stream % STREAMS.len()]) else { return Ok(None) };
+            *known = Some(output_topic(self.log, &name, output.partitions)?);
         }
-        Ok(self.topics[stream].as_ref().map(|topic| topic.id()))
+        Ok(known.as_ref().map(Topic::id))
     }
 
     /// True once the row is known to be in the log already; checks the digest when the last such row is reached.
@@ -193,10 +201,11 @@ impl<'a> Emitter<'a> {
 
     fn put(&mut self, stream: usize, rows: &RecordColumns, row: usize) -> Result<()> {
         let progress = &mut self.progress.streams[stream];
+        let place = self.routes.place(stream, progress.rows, rows.timestamps_ms[row]);
         progress.digest = record_digest(progress.digest, rows, row, &mut self.scratch);
         progress.rows += 1;
         self.marker.added(stream, progress, self.at);
-        let Some(topic) = self.topic(stream)? else { return Ok(()) };
+        let Some(topic) = self.topic(stream, place)? else { return Ok(()) };
         let to = rows.partitions[row].map_or(Partitioning::ByKey, |p| Partitioning::Fixed(PartitionId(p)));
         let headers = rows.headers.get(row).unwrap_or_default();
         let (key, value) = (rows.keys.get(row), rows.values.get(row));

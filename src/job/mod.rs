@@ -13,10 +13,13 @@ mod lateness;
 mod parts;
 mod receipt;
 mod record;
+pub mod registry;
+mod route;
 mod rowtimes;
 mod run;
 pub mod savepoint;
 mod spans;
+mod supervise;
 mod verify;
 
 pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
@@ -33,6 +36,7 @@ pub use receipt::{ReadTopic, Receipt, WrittenStream, receipt};
 pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run};
 pub use spans::{Mark, Marks, Spans};
+pub use supervise::{Throttle, Watch, request_of, up};
 pub use verify::{CalledFunction, VerifyReport, VerifyRequest, verify};
 
 use crate::engine::OutputStream;
@@ -40,6 +44,7 @@ use crate::engine::plan::{JobPlan, OutputPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaSpace, Topic};
 use crate::types::check_topic_name;
+use route::Routes;
 
 /// A job as the command line names it: a plan, the name of its file, and the version whose outputs it writes.
 #[derive(Clone)]
@@ -90,6 +95,22 @@ impl Job {
 
     fn output_topics(&self) -> Vec<String> {
         self.plan.outputs.iter().filter_map(|output| self.output_topic(output)).collect()
+    }
+
+    /// The topics that its rows may go to, without those of late and rejected ones.
+    fn written_topics(&self, routes: &Routes) -> Vec<String> {
+        let mut topics = self.output_topics();
+        if routes.is_live() {
+            topics.extend(self.base().output_topics());
+        }
+        topics
+    }
+
+    /// The topics that most of its rows go to, with their partitions.
+    fn main_topics(&self, routes: &Routes) -> Vec<(String, u32)> {
+        let writes = if routes.is_live() { self.base() } else { self.clone() };
+        let of = |output: &OutputPlan| Some((writes.output_topic(output)?, output.partitions));
+        self.plan.outputs.iter().filter_map(of).collect()
     }
 
     /// Checks names that the plan alone cannot know to be good, and that the job does not read what it writes.

@@ -5,9 +5,10 @@ use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkp
 use super::drive::{Begin, Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
+use super::route::Routes;
 use super::verify::spans;
 use super::{Job, declare, progress, runs};
-use crate::engine::{Counters, OutputStream};
+use crate::engine::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
 use crate::types::{AppendTime, Position};
@@ -63,12 +64,11 @@ pub struct RunReport {
     pub checkpoints: CheckpointCounts,
 }
 
-/// The job's own run, as recorded.
+/// The run of this key, as recorded.
 ///
 /// # Errors
-/// `Conflict` when a run of another name writes one of the job's outputs.
-pub(super) fn recorded_run(log: &Log, job: &Job) -> Result<Option<RunRecord>> {
-    let (key, outputs) = (job.key(), job.output_topics());
+/// `Conflict` when another one writes one of the outputs.
+pub(super) fn recorded_run(log: &Log, key: &str, outputs: &[String]) -> Result<Option<RunRecord>> {
     let mut own = None;
     for (other, run) in runs(log)? {
         if other == key {
@@ -91,8 +91,10 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
     if request.restart {
         forget(log, job)?;
     }
-    let recorded = recorded_run(log, job)?;
-    let (asked, end) = identity(log, job, request, recorded.as_ref())?;
+    let routes = Routes::of(log, job)?;
+    let outputs = job.written_topics(&routes);
+    let recorded = recorded_run(log, &job.key(), &outputs)?;
+    let (asked, end) = identity(log, job, request, recorded.as_ref(), outputs)?;
     let so_far = recorded.as_ref().map_or(Ok(None), |_| progress(log, &job.key()))?;
     let decision = decide(recorded.as_ref().map(|run| (run, so_far.as_ref())), &asked);
     let outcome = match (decision, &recorded, so_far.clone()) {
@@ -106,23 +108,21 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
         _ => Outcome::Started,
     };
     if outcome == Outcome::Started {
-        refuse_foreign_outputs(log, job)?;
+        refuse_foreign_outputs(log, &asked.outputs)?;
     }
     // A run that goes on is not complete from here: said in the frame that changes its end, or a crash behind that frame would
     // leave the new end beside the old completeness.
     let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
-    let mut meta = declare::news(log, job);
+    let mut meta = declare::news(log, job, &routes);
     meta.push(run_meta(job, Some(&asked))?);
     if let Some(progress) = &so_far {
         meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
     }
     log.append_wait(AppendBatch::meta(meta))?;
-    for output in &job.plan.outputs {
-        if let Some(topic) = job.stream_topic(output, OutputStream::Main) {
-            output_topic(log, &topic, output.partitions)?;
-        }
+    for (topic, partitions) in job.main_topics(&routes) {
+        output_topic(log, &topic, partitions)?;
     }
-    execute(log, job, request, asked, end, outcome, so_far, observer)
+    execute(log, job, request, routes, asked, end, outcome, so_far, observer)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the facts of one run, gathered by its only caller")]
@@ -130,6 +130,7 @@ fn execute(
     log: &Log,
     job: &Job,
     request: &Request,
+    routes: Routes,
     record: RunRecord,
     end: Option<End>,
     outcome: Outcome,
@@ -153,7 +154,8 @@ fn execute(
     let begin = restored.as_ref().map_or(Begin::Start, Restored::begin);
     let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
     let marks = so_far.as_ref().map_or(Ok(None), |_| spans(log, &job.key()))?;
-    let mut emitter = Emitter::new(log, job, so_far, (checkpoints, restored.map(|restored| restored.streams)), marks);
+    let mut emitter =
+        Emitter::new(log, job, routes, so_far, (checkpoints, restored.map(|restored| restored.streams)), marks);
     match &end {
         None => drive.follow(&mut emitter, observer)?,
         Some(end) => drive.feed(end.position, Some(end.position), &mut emitter, observer)?,
@@ -222,7 +224,13 @@ struct End {
 }
 
 /// The identity of the run that is asked for, and its end.
-fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord>) -> Result<(RunRecord, Option<End>)> {
+fn identity(
+    log: &Log,
+    job: &Job,
+    request: &Request,
+    recorded: Option<&RunRecord>,
+    outputs: Vec<String>,
+) -> Result<(RunRecord, Option<End>)> {
     let topics = job.source_topics(log)?;
     let starts = match (&request.from, recorded) {
         // `latest` means the end of the log when the job first started.
@@ -243,7 +251,7 @@ fn identity(log: &Log, job: &Job, request: &Request, recorded: Option<&RunRecord
         end: end.as_ref().map(|end| end.position.0),
         flush: request.flush && end.is_some(),
         publish_from_ms: request.publish_from_ms,
-        outputs: job.output_topics(),
+        outputs,
         sources: topics.into_iter().map(|topic| topic.name().to_owned()).collect(),
     };
     Ok((record, end))
@@ -261,9 +269,9 @@ fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
 }
 
 /// A fresh run does not mix its rows with records that somebody else put into its output topics.
-pub(super) fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
-    for topic in job.output_topics() {
-        let Ok(found) = log.topic(&topic) else { continue };
+pub(super) fn refuse_foreign_outputs(log: &Log, outputs: &[String]) -> Result<()> {
+    for topic in outputs {
+        let Ok(found) = log.topic(topic) else { continue };
         if log.partition_ends(found.id())?.iter().any(|end| end.0 > 0) {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -276,7 +284,7 @@ pub(super) fn refuse_foreign_outputs(log: &Log, job: &Job) -> Result<()> {
 }
 
 /// Removes the run on this job's outputs and everything that it wrote.
-fn forget(log: &Log, job: &Job) -> Result<()> {
+pub(super) fn forget(log: &Log, job: &Job) -> Result<()> {
     let outputs = job.output_topics();
     let mut keys = vec![job.key()];
     let others = runs(log)?.into_iter().filter(|(_, run)| run.outputs.iter().any(|topic| outputs.contains(topic)));
@@ -290,12 +298,14 @@ fn forget(log: &Log, job: &Job) -> Result<()> {
             }
         }
     }
-    let of = |key: &String| {
-        let run = [MetaSpace::Run, MetaSpace::Progress, MetaSpace::Spans];
-        let run = run.map(|space| MetaRecord { space, key: key.clone(), value: None });
-        run.into_iter().chain(checkpoint::forgotten(log, key)).collect::<Vec<_>>()
-    };
-    log.append_wait(AppendBatch::meta(keys.iter().flat_map(of).collect()))?;
+    log.append_wait(AppendBatch::meta(keys.iter().flat_map(|key| forgotten(log, key)).collect()))?;
     keys.iter().for_each(|key| checkpoint::remove(log, key));
     Ok(())
+}
+
+/// The records that make the log forget a run.
+pub(super) fn forgotten(log: &Log, key: &str) -> Vec<MetaRecord> {
+    let run = [MetaSpace::Run, MetaSpace::Progress, MetaSpace::Spans];
+    let run = run.map(|space| MetaRecord { space, key: key.to_owned(), value: None });
+    run.into_iter().chain(checkpoint::forgotten(log, key)).collect()
 }

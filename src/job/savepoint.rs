@@ -6,6 +6,7 @@
 use super::checkpoint::{self, Manifest};
 use super::drive::At;
 use super::record::{Progress, RunRecord, StreamProgress};
+use super::route::Routes;
 use super::run::{recorded_run, refuse_foreign_outputs, run_meta};
 use super::{Job, declare, emit};
 use crate::engine::fit::{self, PipelineShape};
@@ -273,11 +274,13 @@ pub fn export(env: &Env, from: &Path, to: &Path) -> Result<Savepoint> {
 /// `Conflict` with the list of what does not fit, or when the job has a run already.
 pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result<(Savepoint, Vec<String>)> {
     job.check()?;
-    if recorded_run(log, job)?.is_some() {
+    let routes = Routes::of(log, job)?;
+    let outputs = job.written_topics(&routes);
+    if recorded_run(log, &job.key(), &outputs)?.is_some() {
         return Err(Error::new(ErrorKind::Conflict, format!("'{}' has a run already", job.key()))
             .with_hint("`--as NAME` begins a run of another name from the savepoint"));
     }
-    refuse_foreign_outputs(log, job)?;
+    refuse_foreign_outputs(log, &outputs)?;
     let (savepoint, state) = load(log.env(), dir)?;
     let (state, notes) = fit::adapted(&state, &savepoint.pipelines, &job.plan).map_err(|misfits| {
         Error::new(ErrorKind::Conflict, format!("the savepoint does not fit:\n  {}", misfits.join("\n  ")))
@@ -291,26 +294,33 @@ pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result
     let partitions = job.source_topics(log)?.iter().map(crate::log::Topic::partitions).collect();
     let options = EngineOptions { threads: 1, publish_from_ms: savepoint.publish_from_ms };
     Engine::restore(Arc::clone(&job.plan), partitions, options, &state)?;
-    begin(log, job, &savepoint, position, &state)?;
+    begin(log, job, &routes, &savepoint, position, &state)?;
     Ok((savepoint, notes))
 }
 
 /// Records the run, at its beginning.
-fn begin(log: &Log, job: &Job, savepoint: &Savepoint, position: Position, state: &EngineState) -> Result<()> {
+fn begin(
+    log: &Log,
+    job: &Job,
+    routes: &Routes,
+    savepoint: &Savepoint,
+    position: Position,
+    state: &EngineState,
+) -> Result<()> {
     let record = RunRecord {
         plan_digest: job.plan.digest,
         starts: vec![position.0; job.plan.sources.len()],
         end: None,
         flush: false,
         publish_from_ms: savepoint.publish_from_ms,
-        outputs: job.output_topics(),
+        outputs: job.written_topics(routes),
         sources: job.plan.sources.iter().map(|source| source.topic.clone()).collect(),
     };
     let at = At::restored(position.0, savepoint.clock_us, savepoint.is_beyond_records);
     let streams = vec![StreamProgress::default(); emit::stream_names(job).len()];
     let base = checkpoint::write_base(log, &job.key(), &record, (&at, &streams), state)?;
     let progress = Progress { position: position.0, clock_us: savepoint.clock_us, streams, is_final: false };
-    let mut meta = declare::news(log, job);
+    let mut meta = declare::news(log, job, routes);
     meta.push(run_meta(job, Some(&record))?);
     meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
     meta.push(base);

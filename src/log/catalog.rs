@@ -50,10 +50,12 @@ pub enum MetaSpace {
     Checkpoint,
     /// Digests along the outputs of runs.
     Spans,
+    /// Registered jobs and their versions, by name.
+    Job,
 }
 
 impl MetaSpace {
-    pub(crate) const ALL: [MetaSpace; 15] = [
+    pub(crate) const ALL: [MetaSpace; 16] = [
         MetaSpace::Topic,
         MetaSpace::Schema,
         MetaSpace::Run,
@@ -69,6 +71,7 @@ impl MetaSpace {
         MetaSpace::Retention,
         MetaSpace::Checkpoint,
         MetaSpace::Spans,
+        MetaSpace::Job,
     ];
 
     /// True for what only the log itself writes.
@@ -95,6 +98,7 @@ impl MetaSpace {
             MetaSpace::Retention => 13,
             MetaSpace::Checkpoint => 14,
             MetaSpace::Spans => 15,
+            MetaSpace::Job => 16,
         }
     }
 

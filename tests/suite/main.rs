@@ -16,6 +16,7 @@ mod fuzz;
 mod generate;
 mod golden;
 mod history;
+mod jobs;
 mod kill;
 mod lateness;
 mod laws;

@@ -1,0 +1,170 @@
+//! `kappa job submit|list|show|pause|resume|stop|delete`.
+
+use super::args::{Common, Job as Command};
+use super::printer::Printer;
+use super::{Status, open_log, read_sql, talk};
+use crate::engine::functions::FunctionRegistry;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::registry::{self, JobVersion, Registered, Submission, Submitted, VersionState, label, parse_label};
+use crate::job::{parse_point, progress};
+use crate::log::Log;
+use crate::window::IsoMs;
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(super) fn run(
+    env: &Env,
+    common: &Common,
+    functions: &FunctionRegistry,
+    printer: &Printer,
+    command: Command,
+) -> Result<Status> {
+    let log = open_log(env, common)?;
+    match command {
+        Command::Submit { file, name, from, restart } => {
+            from.as_deref().map(parse_point).transpose()?;
+            let submission = Submission { from, restart, ..submission(env, &file, name)? };
+            submit(&log, functions, submission)?;
+        }
+        Command::List => list(&log, functions, printer)?,
+        Command::Show { name } => show(&log, functions, printer, &registry::get(&log, &name)?)?,
+        Command::Pause { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Paused)?,
+        Command::Resume { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Running)?,
+        Command::Stop { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Stopped)?,
+        Command::Delete { name, version, outputs } => {
+            let number = version.as_deref().map(parse_label).transpose()?;
+            let topics = registry::delete(&log, functions, &name, number, outputs)?;
+            topics.iter().for_each(|topic| talk(&format!("topic '{topic}' deleted")));
+            let what = number.map_or_else(String::new, |number| format!("{} of ", label(number)));
+            talk(&format!("{what}job '{name}' deleted"));
+        }
+    }
+    log.close()?;
+    Ok(Status::Done)
+}
+
+/// A file as it is submitted, with a name of its own or that of the file.
+pub(super) fn submission(env: &Env, file: &Path, name: Option<String>) -> Result<Submission> {
+    let stem = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok(Submission {
+        name: name.unwrap_or(stem),
+        file: file.display().to_string(),
+        sql: read_sql(env, file)?,
+        from: None,
+        to: None,
+        publish_from_ms: None,
+        rate_max: None,
+        is_again: false,
+        restart: false,
+    })
+}
+
+fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Result<()> {
+    let name = submission.name.clone();
+    let number = match registry::submit(log, functions, submission)? {
+        Submitted::Same(number) => {
+            talk(&format!("job '{name}': {} computes the same; nothing was changed", label(number)));
+            return Ok(());
+        }
+        Submitted::New(number) => number,
+    };
+    let registered = registry::get(log, &name)?;
+    registered.job(number, functions)?.plan.notes.iter().for_each(|note| talk(&format!("note: {note}")));
+    talk(&match registered.live {
+        live if live == number => format!("job '{name}': {} is new; `kappa up` runs it", label(number)),
+        live => format!(
+            "job '{name}': {} is new beside {}, the live one; `kappa up` runs it, into <output>.{}",
+            label(number),
+            label(live),
+            label(number)
+        ),
+    });
+    Ok(())
+}
+
+/// Sets the state of one version, or of all that it can be set for.
+fn turn(log: &Log, name: &str, version: Option<&str>, to: &VersionState) -> Result<()> {
+    let registered = registry::get(log, name)?;
+    for chosen in registered.chosen(version)? {
+        let of = format!("job '{name}': {}", chosen.label());
+        if chosen.state == VersionState::Complete {
+            if version.is_some() {
+                return Err(Error::new(ErrorKind::Conflict, format!("{of} has reached its end")));
+            }
+            continue;
+        }
+        registry::set_state(log, name, chosen.number, to.clone())?;
+        talk(&format!("{of} is {}", to.name()));
+    }
+    Ok(())
+}
+
+fn state_of(version: &JobVersion) -> String {
+    match &version.state {
+        VersionState::Failed(why) => format!("failed: {why}"),
+        state => state.name().to_owned(),
+    }
+}
+
+/// Where a version is: the position that it has come to, and the rows of its outputs.
+fn place_of(
+    log: &Log,
+    functions: &FunctionRegistry,
+    registered: &Registered,
+    version: &JobVersion,
+) -> Result<(Value, Value)> {
+    let Ok(job) = registered.job(version.number, functions) else { return Ok((Value::Null, Value::Null)) };
+    Ok(match progress(log, &job.key())? {
+        Some(progress) => {
+            let rows: u64 = progress.streams.iter().step_by(crate::job::STREAMS.len()).map(|stream| stream.rows).sum();
+            (json!(progress.position), json!(rows))
+        }
+        None => (Value::Null, json!(0)),
+    })
+}
+
+fn list(log: &Log, functions: &FunctionRegistry, printer: &Printer) -> Result<()> {
+    let mut rows = Vec::new();
+    for registered in registry::all(log)? {
+        for version in &registered.versions {
+            let (position, emitted) = place_of(log, functions, &registered, version)?;
+            rows.push(vec![
+                json!(registered.name),
+                json!(version.label()),
+                json!(registered.live == version.number),
+                json!(state_of(version)),
+                position,
+                emitted,
+            ]);
+        }
+    }
+    printer.table(&["job", "version", "live", "state", "position", "rows"], &rows)
+}
+
+fn show(log: &Log, functions: &FunctionRegistry, printer: &Printer, registered: &Registered) -> Result<()> {
+    let mut rows = Vec::new();
+    for version in &registered.versions {
+        let (position, emitted) = place_of(log, functions, registered, version)?;
+        rows.push(vec![
+            json!(version.label()),
+            json!(registered.live == version.number),
+            json!(state_of(version)),
+            json!(version.file),
+            json!(format!("{:016x}", version.plan_digest)),
+            json!(version.from),
+            json!(version.publish_from_ms.map(|ms| IsoMs(ms).to_string())),
+            json!(version.to),
+            position,
+            emitted,
+        ]);
+    }
+    let columns = ["version", "live", "state", "file", "plan", "from", "publishes_from", "to", "position", "rows"];
+    printer.table(&columns, &rows)?;
+    for switch in &registered.switches {
+        let cuts: Vec<_> = switch.outputs.iter().filter_map(|output| output.cut_ms).collect();
+        let cut = cuts.iter().max().map_or_else(String::new, |cut| format!(", windows that end after {}", IsoMs(*cut)));
+        talk(&format!("{} became live at position {}{cut}", label(switch.to), switch.position));
+    }
+    Ok(())
+}
