@@ -1,5 +1,6 @@
 //! The arguments of every command, in one table.
 
+use super::job_args::{Job, Promote, Replay, Up};
 use super::printer::Format;
 use crate::log::Durability;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -64,6 +65,8 @@ pub(super) enum Command {
     },
     /// Run all submitted jobs in one process until Ctrl-C
     Up(Up),
+    /// Make another version of a submitted job the live one, or go back
+    Promote(Promote),
     /// Count what each delay of the watermark would drop, and recommend one
     PlanLateness(PlanLateness),
     /// Create, change, list, describe, trim and delete topics
@@ -174,37 +177,13 @@ pub(super) struct EngineArgs {
     pub checkpoint_bytes: String,
 }
 
-/// Reads from the job's start, so that every window is whole, and publishes the windows that start at --from or later.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  kappa replay job.sql --from 2026-01-01 --as v2")]
-pub(super) struct Replay {
-    /// The SQL file
-    pub file: PathBuf,
-    /// Publish windows that start at this time or later: a date, a time, ms since the epoch, or earliest
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub from: String,
-    /// End here instead of where the job's own run is
-    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
-    pub to: Option<String>,
-    /// Write into <output>.NAME
-    #[arg(long = "as", value_name = "NAME")]
-    pub version: String,
-    /// Forget an earlier replay of this name, with what it wrote
-    #[arg(long)]
-    pub restart: bool,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-    #[command(flatten)]
-    pub show: Show,
-}
-
 /// Exit code 0: every row and digest is equal. 1: the first window that differs is named, with its key and its span. A run keeps the digest of its
 /// output at up to 64 places of each stream; what lies between two of them is a span and can be checked alone.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Verify {
-    /// The SQL file that ran
+    /// The SQL file that ran, or the name of a submitted job
     pub file: PathBuf,
-    /// Verify the run that was made with --as NAME
+    /// Verify the run that was made with --as NAME, or this version of the job [default: the live one]
     #[arg(long = "as", value_name = "NAME")]
     pub version: Option<String>,
     /// Compare only the spans with windows from this time on
@@ -307,84 +286,6 @@ pub(super) struct PlanLateness {
     pub may_drop: f64,
     #[command(flatten)]
     pub show: Show,
-}
-
-const JOB_EXAMPLES: &str = "\
-Examples:
-  kappa job submit visits.sql --name visits   v1; `kappa up` runs it
-  kappa job submit fixed.sql --name visits    v2, into <output>.v2, beside v1
-  kappa job pause visits --version v2";
-
-#[derive(Debug, Subcommand)]
-#[command(after_help = JOB_EXAMPLES)]
-pub(super) enum Job {
-    /// Register a SQL file as a job, or as a new version of one: v2 beside v1
-    Submit {
-        /// The SQL file
-        file: PathBuf,
-        /// Name of the job [default: that of the file]
-        #[arg(long)]
-        name: Option<String>,
-        /// Start here instead of where the tables say: earliest, latest, position:N, time:T, append:T, or a date or time
-        #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
-        from: Option<String>,
-        /// Forget an earlier run on the same outputs, with what it wrote
-        #[arg(long)]
-        restart: bool,
-    },
-    /// List all versions of all jobs
-    List,
-    /// Show a job's versions and when another became live
-    Show {
-        /// Its name
-        name: String,
-    },
-    /// Let a job rest: `kappa up` does not run it until it is resumed
-    Pause {
-        /// Its name
-        name: String,
-        /// This version only
-        #[arg(long, value_name = "vN")]
-        version: Option<String>,
-    },
-    /// Let a paused, stopped or failed job go on where it was
-    Resume {
-        /// Its name
-        name: String,
-        /// This version only
-        #[arg(long, value_name = "vN")]
-        version: Option<String>,
-    },
-    /// End a job; its outputs stay, and it cannot become live unless it is resumed
-    Stop {
-        /// Its name
-        name: String,
-        /// This version only
-        #[arg(long, value_name = "vN")]
-        version: Option<String>,
-    },
-    /// Forget a job
-    Delete {
-        /// Its name
-        name: String,
-        /// This version only
-        #[arg(long, value_name = "vN")]
-        version: Option<String>,
-        /// Delete the topics that it wrote as well
-        #[arg(long)]
-        outputs: bool,
-    },
-}
-
-/// A job that fails is marked as failed, with the reason, and does not stop the others. Ctrl-C or SIGTERM ends well: what is
-/// running goes on where it was next time.
-#[derive(Debug, ClapArgs)]
-pub(super) struct Up {
-    /// Stop once all jobs have read everything
-    #[arg(long)]
-    pub stop_when_idle: bool,
-    #[command(flatten)]
-    pub writing: Writing,
 }
 
 #[derive(Debug, Subcommand)]

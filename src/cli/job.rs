@@ -1,6 +1,7 @@
 //! `kappa job submit|list|show|pause|resume|stop|delete`.
 
-use super::args::{Common, Job as Command};
+use super::args::Common;
+use super::job_args::Job as Command;
 use super::printer::Printer;
 use super::{Status, open_log, read_sql, talk};
 use crate::engine::functions::FunctionRegistry;
@@ -51,12 +52,7 @@ pub(super) fn submission(env: &Env, file: &Path, name: Option<String>) -> Result
         name: name.unwrap_or(stem),
         file: file.display().to_string(),
         sql: read_sql(env, file)?,
-        from: None,
-        to: None,
-        publish_from_ms: None,
-        rate_max: None,
-        is_again: false,
-        restart: false,
+        ..Submission::default()
     })
 }
 

@@ -9,12 +9,15 @@ mod generate;
 mod group;
 mod inspect;
 mod job;
+mod job_args;
 mod plan_lateness;
 mod printer;
 mod produce;
 mod progress;
+mod promote;
 mod receipt;
 mod repair;
+mod replay;
 mod run;
 mod savepoint;
 mod topic;
@@ -25,7 +28,7 @@ mod verify;
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::Job;
+use crate::job::{Job, registry};
 use crate::log::{Log, LogOptions};
 use crate::sql;
 use args::{Args, Command};
@@ -91,12 +94,13 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
     let common = args.common;
     match args.command {
         Command::Run(command) => run::run(&env, &common, functions, command),
-        Command::Replay(command) => run::replay(&env, &common, functions, command),
+        Command::Replay(command) => replay::run(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
         Command::Receipt(command) => receipt::run(&env, &common, functions, command),
         Command::Diff(command) => diff::run(&env, &common, command),
         Command::Explain(command) => explain::run(&env, &common, functions, command),
         Command::Job { show, command } => job::run(&env, &common, functions, &Printer::new(&show), command),
+        Command::Promote(command) => promote::run(&env, &common, functions, command),
         Command::Up(command) => up::run(&env, &common, functions, command),
         Command::PlanLateness(command) => plan_lateness::run(&env, &common, functions, command),
         Command::Topic { show, command } => topic::run(&env, &common, functions, &Printer::new(&show), command),
@@ -189,6 +193,42 @@ fn load_job(env: &Env, functions: &FunctionRegistry, file: &Path, version: Optio
     let name = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let plan = sql::plan_with(&file.display().to_string(), &text, functions)?;
     Ok(Job { plan: Arc::new(plan), name, version })
+}
+
+/// True for an argument that names a job instead of a file.
+fn is_name(argument: &Path) -> bool {
+    argument.components().count() == 1 && argument.extension().is_none_or(|ending| ending != "sql")
+}
+
+/// The job of a SQL file, or a version of a submitted job: the live one if none is named.
+fn load_any(
+    env: &Env,
+    log: &Log,
+    functions: &FunctionRegistry,
+    argument: &Path,
+    version: Option<String>,
+) -> Result<Job> {
+    let name = argument.to_string_lossy();
+    match registry::find(log, &name)?.filter(|_| is_name(argument)) {
+        Some(registered) => {
+            let number = version.as_deref().map_or(Ok(registered.live), registry::parse_label)?;
+            registered.job(number, functions)
+        }
+        None => load_job(env, functions, argument, version),
+    }
+}
+
+/// A run by hand must not go on with a version of a submitted job.
+fn refuse_submitted(log: &Log, job: &Job) -> Result<()> {
+    let version = job.version.as_deref().and_then(|version| registry::parse_label(version).ok());
+    let registered = registry::find(log, &job.name)?.filter(|_| version.is_some());
+    if registered.is_none_or(|registered| registered.versions.iter().all(|known| Some(known.number) != version)) {
+        return Ok(());
+    }
+    let message = format!("'{}' is a version of the submitted job '{}'", job.key(), job.name);
+    Err(Error::new(ErrorKind::Conflict, message).with_hint(
+        "`kappa up` runs it, `kappa replay NAME` makes another version; `--as NAME` takes other names as well",
+    ))
 }
 
 fn check_version(version: &str) -> Result<()> {

@@ -1,10 +1,11 @@
-//! `kappa run` and `kappa replay`.
+//! `kappa run`, and `kappa replay` of a file.
 
-use super::args::{Common, EngineArgs, Replay, Run};
+use super::args::{Common, EngineArgs, Run};
+use super::job_args::Replay;
 use super::printer::{Printer, Table};
 use super::progress::Progress;
 use super::units::{parse_bytes, parse_duration_us};
-use super::{Status, load_job, open_log, open_log_to_write, talk};
+use super::{Status, load_job, open_log_to_write, refuse_submitted, talk};
 use crate::connect::interrupt::{StopFlag, stop_on_signal};
 use crate::connect::{file_sink, file_source};
 use crate::engine::functions::FunctionRegistry;
@@ -15,7 +16,7 @@ use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FormatSpec;
 use crate::format::framing::Framing;
-use crate::job::{self, CheckpointOptions, Job, Observer, Outcome, Point, Request, RunReport, parse_point};
+use crate::job::{self, CheckpointOptions, Job, Observer, Outcome, Request, RunReport, parse_point};
 use crate::log::{Log, Reader};
 use crate::types::{AppendTime, Position};
 use arrow::array::Array;
@@ -48,6 +49,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     // Before the log is opened: from then on Ctrl-C must end the run well.
     let stop = stop_on_signal()?;
     let log = open_log_to_write(env, common, &args.writing)?;
+    refuse_submitted(&log, &job)?;
     take_files(&log, &job)?;
     let pumps = feed(&log, ingests, bounded, &stop)?;
     let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop);
@@ -62,31 +64,25 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     Ok(status)
 }
 
-pub(super) fn replay(env: &Env, common: &Common, functions: &FunctionRegistry, args: Replay) -> Result<Status> {
-    let job = load_job(env, functions, &args.file, Some(args.version))?;
-    let publish_from_ms = match parse_point(&args.from)? {
-        Point::TimeMs(ms) => Some(ms),
-        Point::Earliest => None,
-        _ => {
-            return Err(Error::input(format!("--from {}: a replay publishes windows from a time on", args.from))
-                .with_hint("use a date, a time, ms since the epoch, or earliest"));
-        }
-    };
-    // Before the log is opened: from then on Ctrl-C must end the run well.
-    let stop = stop_on_signal()?;
-    let log = open_log(env, common)?;
-    take_files(&log, &job)?;
+/// Recomputes a file's job over the past, into outputs of another name.
+pub(super) fn replay_file(
+    log: &Log,
+    job: &Job,
+    args: &Replay,
+    publish_from_ms: Option<i64>,
+    stop: &StopFlag,
+) -> Result<Status> {
+    refuse_submitted(log, job)?;
+    take_files(log, job)?;
     let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine)? };
     let request = match &args.to {
         Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
-        None => job::replay_request(&log, &job, base)?,
+        None => job::replay_request(log, job, base)?,
     };
-    let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop)?;
-    log.close()?;
-    Ok(status)
+    execute(log, job, &request, &Printer::new(&args.show), stop)
 }
 
-fn engine_request(args: &EngineArgs) -> Result<Request> {
+pub(super) fn engine_request(args: &EngineArgs) -> Result<Request> {
     let interval = args.checkpoint_interval.as_deref();
     let interval_us = interval.filter(|text| *text != "none").map(parse_duration_us).transpose()?;
     let checkpoints = CheckpointOptions {
@@ -201,7 +197,7 @@ fn write_folders(log: &Log, job: &Job) -> Result<()> {
 }
 
 /// What happened, on stderr.
-fn summarise(job: &Job, report: &RunReport) {
+pub(super) fn summarise(job: &Job, report: &RunReport) {
     let how = match report.outcome {
         Outcome::Started => "ran",
         Outcome::Resumed => "went on",

@@ -1,6 +1,7 @@
 //! `kappa up`.
 
-use super::args::{Common, Up};
+use super::args::Common;
+use super::job_args::Up;
 use super::{Status, open_log_to_write, talk};
 use crate::connect::interrupt::{StopFlag, stop_on_signal};
 use crate::engine::functions::FunctionRegistry;

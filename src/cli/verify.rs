@@ -3,7 +3,7 @@
 use super::args::{Common, Verify};
 use super::printer::Printer;
 use super::progress::Progress;
-use super::{Status, load_job, open_log, talk};
+use super::{Status, load_any, open_log, talk};
 use crate::engine::Counters;
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
@@ -24,9 +24,9 @@ impl Observer for Watch {
 }
 
 pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Verify) -> Result<Status> {
-    let job = load_job(env, functions, &args.file, args.version)?;
     let printer = Printer::new(&args.show);
     let log = open_log(env, common)?;
+    let job = load_any(env, &log, functions, &args.file, args.version)?;
     let mut watch = Watch(Progress::new("verifying", Some(log.durable_end().0), "positions"));
     let time = |text: &Option<String>| text.as_deref().map(job::parse_time_ms).transpose();
     let request = VerifyRequest {

@@ -4,13 +4,16 @@ use super::Job;
 use super::drive::Sink;
 use super::emit::{STREAMS, StreamName, record_digest, stream_index, stream_names};
 use super::record::{Progress, StreamProgress};
+use super::route::{Place, Routes};
 use super::spans::{Mark, Spans};
 use crate::engine::OutputBatch;
 use crate::error::Result;
 use crate::log::records::{LogBatch, RecordColumns};
-use crate::log::{Log, Reader};
+use crate::log::{Log, Reader, Topic};
 use crate::types::{AppendTime, Position};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The first place where a recomputation and the recorded output part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,10 +66,17 @@ struct Cursor {
     end: Position,
     batch: Option<LogBatch>,
     row: usize,
+    /// By partition: records before these offsets are passed over.
+    first_offsets: Vec<u64>,
 }
 
 impl Cursor {
-    fn next(&mut self) -> Result<Option<(&LogBatch, usize)>> {
+    fn new(log: &Log, topic: &Topic, (from, end): (Position, Position), first_offsets: &[u64]) -> Cursor {
+        let reader = log.reader(&[topic.id()], from);
+        Cursor { reader, end, batch: None, row: 0, first_offsets: first_offsets.to_vec() }
+    }
+
+    fn step(&mut self) -> Result<Option<(&LogBatch, usize)>> {
         let next_row = self.row + 1;
         match &self.batch {
             Some(batch) if next_row < batch.len() => self.row = next_row,
@@ -77,6 +87,45 @@ impl Cursor {
         }
         Ok(self.batch.as_ref().map(|batch| (batch, self.row)))
     }
+
+    fn next(&mut self) -> Result<Option<(&LogBatch, usize)>> {
+        let first_offsets = std::mem::take(&mut self.first_offsets);
+        let is_before = |batch: &LogBatch, row: usize| {
+            first_offsets.get(batch.partitions[row] as usize).is_some_and(|first| batch.offsets[row] < *first)
+        };
+        while self.step()?.is_some_and(|(batch, row)| is_before(batch, row)) {}
+        self.first_offsets = first_offsets;
+        Ok(self.batch.as_ref().map(|batch| (batch, self.row)))
+    }
+}
+
+/// The records of a stream, wherever they were written.
+fn cursors(log: &Log, job: &Job, routes: &Routes, stream: usize, end: Position) -> BTreeMap<Place, Cursor> {
+    let output = &job.plan.outputs[stream / STREAMS.len()];
+    let topic = |job: &Job| log.topic(&job.stream_topic(output, STREAMS[stream % STREAMS.len()])?).ok();
+    let own = topic(job).map(|topic| (Place::Own, Cursor::new(log, &topic, (Position(0), end), &[])));
+    let mut cursors: BTreeMap<Place, Cursor> = own.into_iter().collect();
+    if let Some(topic) = topic(&job.base()) {
+        let live = routes.stretches(stream);
+        let live = live.map(|(at, from, first)| (Place::Live(at), Cursor::new(log, &topic, (from, end), first)));
+        cursors.extend(live);
+    }
+    cursors
+}
+
+/// Rows of a stream that retention has removed: all of them count as gone where they lie in several topics, since nobody knows
+/// which ones are.
+fn gone(log: &Log, job: &Job, routes: &Routes, stream: usize, rows: u64) -> Result<u64> {
+    let output = &job.plan.outputs[stream / STREAMS.len()];
+    let removed = |job: &Job| -> Result<u64> {
+        let topic = job.stream_topic(output, STREAMS[stream % STREAMS.len()]);
+        let Some(topic) = topic.and_then(|topic| log.topic(&topic).ok()) else { return Ok(0) };
+        Ok(log.partition_starts(topic.id())?.iter().map(|offset| offset.0).sum())
+    };
+    if routes.stretches(stream).next().is_none() {
+        return removed(job);
+    }
+    Ok(if removed(job)? + removed(&job.base())? == 0 { 0 } else { rows })
 }
 
 /// A stream on its way through a verification.
@@ -93,9 +142,10 @@ pub(super) struct Stream {
     passed: usize,
     marks: Vec<Mark>,
     states: Vec<SpanState>,
-    cursor: Option<Cursor>,
-    /// It has a topic, and that is gone.
-    is_gone: bool,
+    /// Its number.
+    index: usize,
+    routes: Arc<Routes>,
+    cursors: BTreeMap<Place, Cursor>,
 }
 
 /// Takes recomputed rows and holds each against the recorded one.
@@ -124,16 +174,9 @@ impl Comparer {
         times: (Option<i64>, Option<i64>),
     ) -> Result<Self> {
         let end = log.clock().position;
+        let routes = Arc::new(Routes::of(log, job)?);
         let mut streams = Vec::new();
         for (index, (name, recorded)) in stream_names(job).into_iter().zip(&progress.streams).enumerate() {
-            let topic = name.topic.as_ref().and_then(|topic| log.topic(topic).ok());
-            let is_gone = name.topic.is_some() && topic.is_none();
-            let gone = match &topic {
-                Some(topic) => log.partition_starts(topic.id())?.iter().map(|offset| offset.0).sum(),
-                None => 0,
-            };
-            let cursor =
-                topic.map(|topic| Cursor { reader: log.reader(&[topic.id()], Position(0)), end, batch: None, row: 0 });
             let marks = spans.and_then(|spans| spans.streams().get(index)).cloned().unwrap_or_default();
             let (from, to) = marks.rows_between(times.0, times.1);
             let known = marks.all().iter().copied().filter(|mark| mark.rows < recorded.rows);
@@ -146,13 +189,14 @@ impl Comparer {
                 recorded: *recorded,
                 seen: StreamProgress::default(),
                 difference: None,
-                gone,
+                gone: gone(log, job, &routes, index, recorded.rows)?,
                 compared: from..to.unwrap_or(u64::MAX),
                 passed: 0,
                 states: vec![SpanState::NotCompared; marks.len()],
                 marks,
-                cursor,
-                is_gone,
+                cursors: cursors(log, job, &routes, index, end),
+                index,
+                routes: Arc::clone(&routes),
             });
         }
         debug_assert_eq!(streams.len(), job.plan.outputs.len() * STREAMS.len());
@@ -218,11 +262,17 @@ impl Stream {
         });
     }
 
+    /// Where the row is that was seen last.
+    fn cursor(&mut self, timestamp_ms: Option<i64>) -> Option<&mut Cursor> {
+        let place = self.routes.place(self.index, self.seen.rows - 1, timestamp_ms);
+        self.cursors.get_mut(&place)
+    }
+
     /// A recomputed row in front of what is compared.
-    fn skip(&mut self) -> Result<()> {
+    fn skip(&mut self, timestamp_ms: Option<i64>) -> Result<()> {
         self.seen.rows += 1;
         if self.seen.rows > self.gone
-            && let Some(cursor) = &mut self.cursor
+            && let Some(cursor) = self.cursor(timestamp_ms)
         {
             cursor.next()?;
         }
@@ -235,7 +285,7 @@ impl Stream {
 
     fn compare(&mut self, rows: &RecordColumns, row: usize, scratch: &mut Vec<u8>) -> Result<()> {
         if self.seen.rows < self.compared.start {
-            return self.skip();
+            return self.skip(rows.timestamps_ms[row]);
         }
         self.seen.digest = record_digest(self.seen.digest, rows, row, scratch);
         self.seen.rows += 1;
@@ -255,13 +305,14 @@ impl Stream {
 
     /// The record of the topic that stands where the recomputed row is.
     fn compare_record(&mut self, rows: &RecordColumns, row: usize) -> Result<()> {
-        let Some(cursor) = &mut self.cursor else {
-            if self.is_gone {
+        let is_kept = self.name.topic.is_some() && self.seen.rows > self.gone;
+        let Some(cursor) = self.cursor(rows.timestamps_ms[row]) else {
+            if is_kept {
                 self.differs(Some((rows, row)), "the topic is gone", None);
             }
             return Ok(());
         };
-        if self.seen.rows <= self.gone {
+        if !is_kept {
             return Ok(());
         }
         let Some((batch, at)) = cursor.next()? else {
@@ -294,15 +345,16 @@ impl Stream {
         }
         if self.seen.rows < self.recorded.rows {
             self.seen.rows += 1;
-            let found = match &mut self.cursor {
-                Some(cursor) if self.seen.rows > self.gone => cursor.next()?.map(|(batch, at)| {
+            let is_kept = self.seen.rows > self.gone;
+            let found = match self.cursor(None) {
+                Some(cursor) if is_kept => cursor.next()?.map(|(batch, at)| {
                     (batch.timestamp_ms(at), text(bytes_at(&batch.keys, at)), text(bytes_at(&batch.values, at)))
                 }),
                 _ => None,
             };
             self.differs(None, "the row does not come again", found);
             self.seen.rows -= 1;
-        } else if let (true, Some(cursor)) = (is_final, &mut self.cursor)
+        } else if let (true, Some(cursor)) = (is_final, self.cursors.get_mut(&Place::Own))
             && let Some((batch, at)) = cursor.next()?
         {
             let found = (batch.timestamp_ms(at), text(bytes_at(&batch.keys, at)), text(bytes_at(&batch.values, at)));

@@ -21,6 +21,8 @@ const REST_US_MAX: u64 = 50_000;
 pub trait Observer {
     /// After every stride: the next position to be read, the run's end if it has one, and the engine's counters.
     fn on_progress(&mut self, _position: Position, _end: Option<Position>, _counters: &Counters) {}
+    /// After every stride, behind `on_progress`: the engine as it is then.
+    fn on_stride(&mut self, _engine: &Engine) {}
     /// A live run has caught up with the log and rests; called at most once between two strides.
     fn on_idle(&mut self, _engine: &Engine) {}
     /// Something that the user should know: which checkpoint a run goes on from, or that one could not be written.
@@ -226,6 +228,7 @@ impl<'a> Drive<'a> {
                 .push_parts(stride, &mut |source, positions| parts::originals(log, topics[source], positions))?;
             self.hand_over(sink)?;
             observer.on_progress(self.at.position, run_end, &self.engine.counters());
+            observer.on_stride(&self.engine);
             self.pause(sink, observer)?;
         }
         Ok(())

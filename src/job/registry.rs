@@ -167,6 +167,11 @@ impl Registered {
         })
     }
 
+    /// The number of the version that is submitted next.
+    pub fn next_number(&self) -> u32 {
+        self.last + 1
+    }
+
     /// The versions that a command is about: the one that is named, or all.
     pub fn chosen(&self, version: Option<&str>) -> Result<Vec<JobVersion>> {
         match version {
@@ -220,7 +225,7 @@ pub fn all(log: &Log) -> Result<Vec<Registered>> {
 }
 
 /// What is submitted: a version without its number.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Submission {
     /// Name of the job.
     pub name: String,
@@ -321,7 +326,8 @@ pub fn delete(
     let registered = get(log, name)?;
     if version == Some(registered.live) && registered.versions.len() > 1 {
         let message = format!("{} of job '{name}' is live", label(registered.live));
-        return Err(Error::new(ErrorKind::Conflict, message).with_hint("delete the whole job, or another version"));
+        return Err(Error::new(ErrorKind::Conflict, message)
+            .with_hint("`kappa promote` another version first, or delete the whole job"));
     }
     let gone: Vec<u32> = match version {
         Some(number) => vec![registered.version(number)?.number],

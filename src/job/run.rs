@@ -309,3 +309,13 @@ pub(super) fn forgotten(log: &Log, key: &str) -> Vec<MetaRecord> {
     let run = run.map(|space| MetaRecord { space, key: key.to_owned(), value: None });
     run.into_iter().chain(checkpoint::forgotten(log, key)).collect()
 }
+
+/// The record of a run whose rows go elsewhere from now on.
+pub(super) fn rerouted(log: &Log, job: &Job, routes: &Routes) -> Result<MetaRecord> {
+    let key = job.key();
+    let Some(bytes) = log.meta(MetaSpace::Run, &key) else {
+        return Err(Error::internal(format!("'{key}' has no run")));
+    };
+    let record = RunRecord { outputs: job.written_topics(routes), ..RunRecord::decode(&key, &bytes)? };
+    run_meta(job, Some(&record))
+}

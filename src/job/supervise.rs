@@ -2,12 +2,12 @@
 
 use super::bounds::parse_point;
 use super::registry::{self, JobVersion, Registered, VersionState};
-use super::{Job, Observer, Request, progress, run};
+use super::{Job, Observer, Request, run};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Log;
+use crate::log::{Log, MetaSpace};
 use crate::types::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,7 +59,7 @@ impl Throttle {
 /// What a version is asked to do, given what the log remembers of it.
 pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request> {
     // What a start means (`latest`, a time) was found out when it first ran.
-    let is_new = progress(log, &job.key())?.is_none();
+    let is_new = log.meta(MetaSpace::Run, &job.key()).is_none();
     Ok(Request {
         from: version.from.as_deref().filter(|_| is_new).map(parse_point).transpose()?,
         to: version.to.as_deref().map(parse_point).transpose()?,

@@ -25,6 +25,7 @@ mod linear;
 #[path = "../mutate.rs"]
 mod mutate;
 mod power;
+mod promote;
 mod readers;
 mod savepoints;
 mod sizes;

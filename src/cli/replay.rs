@@ -1,0 +1,212 @@
+//! `kappa replay`: of a file into outputs of another name, of a submitted job into a new version.
+
+use super::args::Common;
+use super::job::submission;
+use super::job_args::Replay;
+use super::run::{engine_request, replay_file, summarise};
+use super::{Status, is_name, load_job, open_log, talk};
+use crate::connect::interrupt::{StopFlag, stop_on_signal};
+use crate::engine::functions::FunctionRegistry;
+use crate::engine::{Counters, Engine};
+use crate::env::Env;
+use crate::env::thread::{self, Class};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label};
+use crate::job::{self, Observer, Point, Request, Throttle, parse_point};
+use crate::log::Log;
+use crate::types::Position;
+use crate::window::IsoMs;
+
+/// Between two lines of progress, in microseconds.
+const TELL_US: u64 = 1_000_000;
+
+pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Replay) -> Result<Status> {
+    let publish_from_ms = match parse_point(&args.from)? {
+        Point::TimeMs(ms) => Some(ms),
+        Point::Earliest => None,
+        _ => {
+            return Err(Error::input(format!("--from {}: a replay publishes windows from a time on", args.from))
+                .with_hint("use a date, a time, ms since the epoch, or earliest"));
+        }
+    };
+    args.to.as_deref().map(parse_point).transpose()?;
+    let file = match (is_name(&args.file), &args.version) {
+        (true, _) => None,
+        (false, None) => {
+            return Err(Error::input("--as NAME is needed: the outputs of a file are written by its own run"));
+        }
+        (false, Some(_)) if args.sql.is_some() || args.max_rate.is_some() => {
+            return Err(Error::input("--sql and --max-rate are for submitted jobs"));
+        }
+        (false, version) => Some(load_job(env, functions, &args.file, version.clone())?),
+    };
+    // Before the log is opened: from then on Ctrl-C must end the run well.
+    let stop = stop_on_signal()?;
+    let log = open_log(env, common)?;
+    let status = match file {
+        Some(job) => replay_file(&log, &job, &args, publish_from_ms, &stop)?,
+        None => replay_job(env, &log, functions, &args, publish_from_ms, &stop)?,
+    };
+    log.close()?;
+    Ok(status)
+}
+
+/// The version that is asked for: a new one, or one that a replay has begun.
+fn version(
+    env: &Env,
+    log: &Log,
+    functions: &FunctionRegistry,
+    args: &Replay,
+    publish_from_ms: Option<i64>,
+) -> Result<u32> {
+    let name = args.file.to_string_lossy().into_owned();
+    let registered = registry::get(log, &name)?;
+    let asked = args.version.as_deref().map(parse_label).transpose()?;
+    if let Some(number) = asked.filter(|number| *number < registered.next_number()) {
+        return begun(&registered, number, args, publish_from_ms);
+    }
+    if let Some(asked) = asked.filter(|asked| *asked != registered.next_number()) {
+        let message = format!("job '{name}' has no version {} yet", label(asked));
+        return Err(Error::input(message).with_hint(format!("the next one is {}", label(registered.next_number()))));
+    }
+    let live = registered.version(registered.live)?;
+    let base = match &args.sql {
+        Some(file) => submission(env, file, Some(name))?,
+        None => Submission { name, file: live.file.clone(), sql: live.sql.clone(), ..Submission::default() },
+    };
+    let from = live.from.clone();
+    let (to, rate_max) = (args.to.clone(), args.max_rate);
+    let submission = Submission { from, to, publish_from_ms, rate_max, is_again: true, ..base };
+    match registry::submit(log, functions, submission)? {
+        Submitted::New(number) | Submitted::Same(number) => Ok(number),
+    }
+}
+
+/// A version that is there already, if it is what is asked for.
+fn begun(registered: &Registered, number: u32, args: &Replay, publish_from_ms: Option<i64>) -> Result<u32> {
+    let version = registered.version(number)?;
+    let is_same = version.publish_from_ms == publish_from_ms && version.to == args.to && args.sql.is_none();
+    if is_same && number != registered.live {
+        return Ok(number);
+    }
+    let message = format!("job '{}' has another {} already", registered.name, label(number));
+    Err(Error::new(ErrorKind::Conflict, message)
+        .with_hint("leave --as out for a new version; to go on with one, repeat its --from and --to, without --sql"))
+}
+
+fn replay_job(
+    env: &Env,
+    log: &Log,
+    functions: &FunctionRegistry,
+    args: &Replay,
+    publish_from_ms: Option<i64>,
+    stop: &StopFlag,
+) -> Result<Status> {
+    let number = version(env, log, functions, args, publish_from_ms)?;
+    let registered = registry::get(log, &args.file.to_string_lossy())?;
+    let (name, version) = (&registered.name, registered.version(number)?);
+    if version.state != VersionState::Running {
+        registry::set_state(log, name, number, VersionState::Running)?;
+    }
+    let job = registered.job(number, functions)?;
+    job.plan.notes.iter().for_each(|note| talk(&format!("note: {note}")));
+    let asked = job::request_of(log, &job, version)?;
+    let engine = engine_request(&args.engine)?;
+    let now = log.clock();
+    let request = Request {
+        to: asked.to.or(Some(Point::Reading(now.position, now.append_time))),
+        bounded: true,
+        threads: engine.threads,
+        strict: engine.strict,
+        accept_loss: engine.accept_loss,
+        checkpoints: engine.checkpoints,
+        ..asked
+    };
+    let rate_max = args.max_rate.or(version.rate_max);
+    let mut watch = Watch::new(log, format!("{name} {}", label(number)), rate_max, stop);
+    // Live appends and jobs go first.
+    thread::enter(Class::Background);
+    let report = job::run(log, &job, &request, &mut watch)?;
+    summarise(&job, &report);
+    let is_complete = report.progress.is_final;
+    talk(&match (is_complete, request.flush) {
+        (true, true) => {
+            registry::set_state(log, name, number, VersionState::Complete)?;
+            format!("{name} {} is complete", label(number))
+        }
+        (true, false) => format!("{name} {} has caught up; `kappa up` follows the log with it", label(number)),
+        (false, _) => format!("{name} {} was interrupted; `kappa up` or the same with --as goes on", label(number)),
+    });
+    Ok(Status::Done)
+}
+
+/// Tells how a replay gets on, and holds it back.
+struct Watch<'a> {
+    log: &'a Log,
+    what: String,
+    stop: &'a StopFlag,
+    throttle: Throttle,
+    start_us: u64,
+    told_us: u64,
+    /// Position, end of the log, and rows: of the last stride, and position and rows of the first.
+    at: (u64, u64, u64),
+    first: Option<u64>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(log: &'a Log, what: String, rate_max: Option<u64>, stop: &'a StopFlag) -> Self {
+        let start_us = log.env().clock.monotonic_us();
+        let throttle = Throttle::new(log, rate_max);
+        Watch { log, what, stop, throttle, start_us, told_us: start_us, at: (0, 0, 0), first: None }
+    }
+}
+
+/// What is known of a replay after so many seconds, in one line.
+fn progress_line(what: &str, (rows, seconds): (u64, f64), done_of: (u64, u64), event_ms: Option<i64>) -> String {
+    let seconds = seconds.max(1e-3);
+    let rate = rows as f64 / seconds;
+    let (done, all) = done_of;
+    let left = if done == 0 { f64::NAN } else { seconds * all.saturating_sub(done) as f64 / done as f64 };
+    let left = if left.is_finite() { format!(", {left:.0} s left") } else { String::new() };
+    let event = event_ms.map_or_else(String::new, |ms| format!(", at {} of event time", IsoMs(ms)));
+    format!("{what}: {rows} events, {rate:.0} events/s{event}{left}")
+}
+
+impl Observer for Watch<'_> {
+    fn on_progress(&mut self, position: Position, end: Option<Position>, counters: &Counters) {
+        self.throttle.wait(self.log, counters.rows_in, || self.stop.is_set());
+        self.at = (position.0, end.map_or(position.0, |end| end.0), counters.rows_in);
+    }
+
+    fn on_stride(&mut self, engine: &Engine) {
+        let now_us = self.log.env().clock.monotonic_us();
+        let (position, end, rows) = self.at;
+        let first = *self.first.get_or_insert(position);
+        if now_us - self.told_us >= TELL_US {
+            self.told_us = now_us;
+            let seconds = (now_us - self.start_us) as f64 / 1e6;
+            let done_of = (position - first, end.saturating_sub(first));
+            talk(&progress_line(&self.what, (rows, seconds), done_of, engine.watermark(0)));
+        }
+    }
+
+    fn on_note(&mut self, note: &str) {
+        talk(&format!("note: {note}"));
+    }
+
+    fn should_stop(&self) -> bool {
+        self.stop.is_set()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_events_rate_event_time_and_time_left() {
+        let line = progress_line("visits v2", (5_000, 2.0), (250, 1_000), Some(0));
+        assert_eq!(line, "visits v2: 5000 events, 2500 events/s, at 1970-01-01T00:00:00.000Z of event time, 6 s left");
+        assert_eq!(progress_line("v", (0, 0.0), (0, 10), None), "v: 0 events, 0 events/s");
+    }
+}
