@@ -216,6 +216,16 @@ pub(super) fn summarise(job: &Job, report: &RunReport) {
         }
         talk(&line);
     }
+    let checkpoints = &report.checkpoints;
+    if checkpoints.taken > 0 {
+        let (mib, ms) = (checkpoints.bytes as f64 / f64::from(1 << 20), |us: u64| us as f64 / 1e3);
+        talk(&format!(
+            "  checkpoints: {}, the newest of {mib:.1} MiB; the job stood still for at most {:.1} ms, one took {:.1} ms to write",
+            checkpoints.taken,
+            ms(checkpoints.pause_us_max),
+            ms(checkpoints.write_us_max)
+        ));
+    }
     let counters = &report.counters;
     for (count, what) in [
         (counters.partly_late, "records came too late for some of their windows and counted in the others"),

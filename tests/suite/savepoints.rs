@@ -255,7 +255,9 @@ fn on_the_command_line() {
     place.write("second.jsonl", &(90..300).map(tick).collect::<String>());
     place.ok(&["produce", "ticks", "first.jsonl"]);
     place.fails(&["savepoint", "create", "job.sql"], 2, &["no state that can be saved"]);
-    place.ok(&["run", "job.sql", "--bounded", "--no-flush"]);
+    place.fails(&["run", "job.sql", "--checkpoint-interval", "soon"], 2, &["not a duration"]);
+    let ran = place.kappa(&["run", "job.sql", "--bounded", "--no-flush"]);
+    assert!(ran.stderr.contains("  checkpoints: 1, the newest of 0.0 MiB; the job stood still"), "{}", ran.stderr);
     place.ok(&["savepoint", "create", "job.sql", "--to", "half"]);
     place.fails(&["savepoint", "create", "job.sql", "--to", "half"], 2, &["exists already"]);
     place.ok(&["savepoint", "create", "job.sql"]);

@@ -188,3 +188,14 @@ fn statement_sets_settings_and_several_inserts() {
     let error = run(&job, &job.pipelines[1]).unwrap_err();
     assert!(error.contains("NULL in column 'x', which is NOT NULL"), "{error}");
 }
+
+#[test]
+fn how_often_checkpoints_are_taken_is_no_part_of_what_a_job_computes() {
+    let every =
+        |interval: &str| plan("f.sql", &format!("SET 'execution.checkpointing.interval' = '{interval}';{FLIGHTS}"));
+    let (plain, set) = (plan("f.sql", FLIGHTS).unwrap(), every("10 s").unwrap());
+    assert_eq!((plain.checkpoint_interval_us, set.checkpoint_interval_us), (None, Some(10_000_000)));
+    assert_eq!(plain.digest, set.digest);
+    assert!(set.notes.iter().all(|note| !note.contains("checkpointing")), "{:?}", set.notes);
+    assert!(every("soon").is_err());
+}
