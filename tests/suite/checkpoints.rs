@@ -149,6 +149,24 @@ fn a_damaged_checkpoint_is_skipped_and_said_and_costs_only_time() {
     assert_eq!(first_difference(&output(&log, &job(None)), &expected), None);
 }
 
+/// A run that has lost its checkpoints takes new ones while the rows that it has written come again.
+#[test]
+fn checkpoints_taken_while_rows_come_again_are_good() {
+    for strides in 1..12 {
+        let (_, sim) = Env::sim(25);
+        let expected = expected(&sim, 25, 900);
+        stopped(&sim, 25).close().expect("closed");
+        sim.env().disk.remove_dir_all(Path::new("/data/checkpoints")).expect("removed");
+        let log = open(&sim, "/data");
+        let mut listener = Listener { strides_left: Some(strides), ..Listener::default() };
+        let request = Request { checkpoints: often(1_500), ..bounded(1) };
+        job::run(&log, &job(None), &request, &mut listener).expect("stopped again");
+        let (_, listener) = to_the_end(&log, &job(None), 1_500);
+        assert!(listener.notes.iter().any(|note| note.contains("going on from")), "{:?}", listener.notes);
+        assert_eq!(first_difference(&output(&log, &job(None)), &expected), None, "after {strides} strides");
+    }
+}
+
 #[test]
 fn a_run_that_goes_on_reads_no_record_before_its_checkpoint() {
     let (_, sim) = Env::sim(22);
