@@ -52,6 +52,8 @@ pub(super) enum Command {
     Verify(Verify),
     /// Print digests of what a run computed, from what and with what
     Receipt(ReceiptArgs),
+    /// Run the checks of a job's file over what it has read and written
+    Check(Check),
     /// Compare two versions of a job's outputs, or two topics
     Diff(Diff),
     /// Say which records made a result, what brought it out, and which came too late
@@ -202,6 +204,22 @@ pub(super) struct Verify {
     pub show: Show,
 }
 
+/// A check is `CREATE CHECK name [WITH ('severity' = 'warn' | 'block')] AS SELECT ...` in the job's file: the rows of the query, over sources and outputs of
+/// the job, are failures. A check sees every revision of a row. Exit code 1: a check failed whose severity is `block` (the default).
+#[derive(Debug, ClapArgs)]
+pub(super) struct Check {
+    /// The SQL file
+    pub file: PathBuf,
+    /// Check the outputs of the run that was made with --as NAME
+    #[arg(long = "as", value_name = "NAME")]
+    pub version: Option<String>,
+    /// Rows of each check to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub sample: usize,
+    #[command(flatten)]
+    pub show: Show,
+}
+
 /// Rows are known by window and key; the last revision counts. Exit code 0: same rows and columns. 1: they differ. A reason is given for each row that
 /// differs: the runs started elsewhere, other records were too late for the window, or the runs computed different things.
 #[derive(Debug, ClapArgs)]
@@ -228,7 +246,7 @@ pub(super) struct Diff {
 /// Reads the run's input from its start. The same input gives the same receipt on every machine.
 #[derive(Debug, ClapArgs)]
 pub(super) struct ReceiptArgs {
-    /// The SQL file that ran
+    /// The SQL file that ran, or the name of a submitted job
     pub file: PathBuf,
     /// The run that was made with --as NAME
     #[arg(long = "as", value_name = "NAME")]
@@ -242,7 +260,7 @@ pub(super) struct ReceiptArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:\n  kappa explain job.sql --window '2026-01-01 00:00:00' --key a --rows")]
 pub(super) struct Explain {
-    /// The SQL file that ran
+    /// The SQL file that ran, or the name of a submitted job
     pub file: PathBuf,
     /// Start of the window, as the output shows it
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]

@@ -3,7 +3,7 @@
 use super::args::{Common, Explain};
 use super::printer::Printer;
 use super::progress::Progress;
-use super::{Status, load_job, open_log, talk};
+use super::{Status, load_any, open_log, talk};
 use crate::engine::Counters;
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
@@ -25,7 +25,6 @@ impl Observer for Watch {
 }
 
 pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Explain) -> Result<Status> {
-    let job = load_job(env, functions, &args.file, args.version)?;
     let question = Question {
         output: args.output,
         window_start_ms: parse_time_ms(&args.window).map_err(|e| e.context("--window"))?,
@@ -41,6 +40,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     };
     let printer = Printer::new(&args.show);
     let log = open_log(env, common)?;
+    let job = load_any(env, &log, functions, &args.file, args.version)?;
     let mut watch = Watch(Progress::new("recomputing", Some(log.durable_end().0), "positions"));
     let explained = job::explain(&log, &job, &question, &mut watch)?;
     drop(watch);

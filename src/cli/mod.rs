@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod consume;
 mod diff;
 mod explain;
@@ -97,6 +98,7 @@ fn dispatch(args: Args, functions: &FunctionRegistry) -> Result<Status> {
         Command::Replay(command) => replay::run(&env, &common, functions, command),
         Command::Verify(command) => verify::run(&env, &common, functions, command),
         Command::Receipt(command) => receipt::run(&env, &common, functions, command),
+        Command::Check(command) => check::run(&env, &common, functions, command),
         Command::Diff(command) => diff::run(&env, &common, command),
         Command::Explain(command) => explain::run(&env, &common, functions, command),
         Command::Job { show, command } => job::run(&env, &common, functions, &Printer::new(&show), command),

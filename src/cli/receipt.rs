@@ -2,7 +2,7 @@
 
 use super::args::{Common, ReceiptArgs};
 use super::printer::Printer;
-use super::{Status, load_job, open_log, stdout_error};
+use super::{Status, load_any, open_log, stdout_error};
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::Result;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 
 pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: ReceiptArgs) -> Result<Status> {
-    let job = load_job(env, functions, &args.file, args.version)?;
     let printer = Printer::new(&args.show);
     let log = open_log(env, common)?;
+    let job = load_any(env, &log, functions, &args.file, args.version)?;
     let receipt = job::receipt(&log, &job)?;
     if printer.is_json() {
         writeln!(io::stdout(), "{}", as_json(&receipt)).map_err(stdout_error)?;

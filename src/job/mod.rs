@@ -2,6 +2,7 @@
 //! All of them are one loop ([`drive`]) over one order; they differ in where they start, where they end and who takes the rows.
 
 mod bounds;
+mod check;
 mod checkpoint;
 mod compare;
 mod declare;
@@ -25,6 +26,7 @@ mod verify;
 
 pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
 pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
+pub use check::{CheckResult, checks};
 pub use checkpoint::{CheckpointCounts, CheckpointOptions};
 pub use compare::{Difference, SpanCheck, SpanState};
 pub use declare::declare;

@@ -2,6 +2,7 @@
 
 use super::assemble::{self, Insert};
 use super::branch::Branch;
+use super::check::{self, CheckPlan};
 use super::expr::{Column, Role, Slot, Typed};
 use super::options::Connector;
 use super::query::{Queries, Relation, View};
@@ -31,10 +32,11 @@ struct File<'f> {
     selects: usize,
     settings: Settings,
     statement_set: Option<Span>,
+    checks: Vec<CheckPlan>,
 }
 
 /// Plans a file.
-pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
+pub(super) fn plan(source: Source<'_>, text: &str) -> Result<(JobPlan, Vec<CheckPlan>)> {
     let mut file = File {
         source,
         tables: Vec::new(),
@@ -46,6 +48,7 @@ pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
         selects: 0,
         settings: Settings::default(),
         statement_set: None,
+        checks: Vec::new(),
     };
     for statement in source.statements(text)? {
         file.statement(statement)?;
@@ -59,7 +62,7 @@ pub(super) fn plan(source: Source<'_>, text: &str) -> Result<JobPlan> {
     }
     let checkpoint_interval_us = file.settings.checkpoint_interval_us;
     let plan = assemble::job(&file.tables, file.outputs, &file.inserts, file.notes)?;
-    Ok(JobPlan { checkpoint_interval_us, ..plan })
+    Ok((JobPlan { checkpoint_interval_us, ..plan }, file.checks))
 }
 
 impl File<'_> {
@@ -77,12 +80,17 @@ impl File<'_> {
         let temporary = &["CREATE", "TEMPORARY"];
         let kind = if statement.starts_with(temporary) { statement.tokens.get(2) } else { statement.tokens.get(1) };
         let is = |word: &str| kind.is_some_and(|token| is_word(token, word));
+        if statement.starts_with(&["CREATE", "CHECK"]) {
+            return self.create_check(&statement);
+        }
         if statement.starts_with(&["CREATE"]) {
             self.definitions.push(statement.clone());
             return match (is("TABLE"), is("VIEW")) {
                 (true, _) => self.create_table(&statement),
                 (_, true) => self.create_view(&statement),
-                _ => Err(self.source.error(statement.start, "only CREATE TABLE and CREATE VIEW are supported")),
+                _ => Err(self
+                    .source
+                    .error(statement.start, "only CREATE TABLE, CREATE VIEW and CREATE CHECK are supported")),
             };
         }
         if statement.starts_with(&["INSERT"]) {
@@ -469,6 +477,21 @@ impl File<'_> {
             primary_key: Vec::new(),
             partitions: 1,
         });
+        Ok(())
+    }
+
+    /// A job of its own, which nothing else of the file sees.
+    fn create_check(&mut self, statement: &Statement) -> Result<()> {
+        let ((name, at), severity, query) = check::head(statement, self.source)?;
+        if self.checks.iter().any(|check| check.name == name) {
+            return Err(self.source.error(at, format!("check '{name}' is there already")));
+        }
+        let of_job = (std::mem::take(&mut self.outputs), std::mem::take(&mut self.inserts), self.selects);
+        self.select(&query)?;
+        let (outputs, inserts) = (std::mem::take(&mut self.outputs), std::mem::take(&mut self.inserts));
+        (self.outputs, self.inserts, self.selects) = of_job;
+        let plan = assemble::job(&self.tables, outputs, &inserts, Vec::new())?;
+        self.checks.push(CheckPlan { name, severity, plan });
         Ok(())
     }
 

@@ -33,6 +33,7 @@
 //! | windows over windows | GROUP BY the window's columns again, or a window function over `window_time` | `windows.rs` |
 //! | ROW_NUMBER | per window, with a bound around it; one row by the time, latest first, keeps the last of equal ones | `windows.rs` |
 //! | PROCTIME() | windows over it are windows of append time | `windows.rs` |
+//! | CREATE CHECK name AS SELECT | rows are failures; no part of the job: Flink refuses such a file | `tests/suite/checks.rs` |
 //! | HOP, COUNT_WINDOW, 'table.exec.emit.*' | any slide; records and a timeout; lateness and early results of one window: beyond Flink | `windows.rs` |
 
 mod aggregate;
@@ -41,6 +42,7 @@ mod assemble;
 mod branch;
 mod call;
 mod cast;
+mod check;
 mod digest;
 pub(crate) mod direct;
 mod expr;
@@ -64,6 +66,8 @@ mod windowed;
 
 #[cfg(test)]
 mod tests;
+
+pub use check::{CheckPlan, Severity};
 
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::{Expr, JobPlan};
@@ -90,6 +94,18 @@ pub fn plan(file_name: &str, text: &str) -> Result<JobPlan> {
 /// # Errors
 /// As [`plan`]; and when a function is registered under a name that SQL has.
 pub fn plan_with(file_name: &str, text: &str, functions: &FunctionRegistry) -> Result<JobPlan> {
+    plan_all(file_name, text, functions).map(|(job, _)| job)
+}
+
+/// The checks of a SQL file, in order. They are no part of its job.
+///
+/// # Errors
+/// As [`plan_with`].
+pub fn checks_with(file_name: &str, text: &str, functions: &FunctionRegistry) -> Result<Vec<CheckPlan>> {
+    plan_all(file_name, text, functions).map(|(_, checks)| checks)
+}
+
+fn plan_all(file_name: &str, text: &str, functions: &FunctionRegistry) -> Result<(JobPlan, Vec<CheckPlan>)> {
     if let Some(name) = functions.names().find(|name| call::is_known(name)) {
         return Err(Error::input(format!("a function was registered as {name}, which SQL has already"))
             .with_hint("register it under another name"));

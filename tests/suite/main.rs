@@ -4,6 +4,7 @@
 #[path = "../checker.rs"]
 mod checker;
 mod checkpoints;
+mod checks;
 mod cli;
 mod crashes;
 mod dice;

@@ -10,6 +10,7 @@ mod side;
 pub use columns::ColumnDelta;
 pub use reason::Why;
 
+use super::registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use columns::{Columns, Pair};
@@ -152,9 +153,14 @@ impl DiffReport {
 /// `NotFound` with the versions that there are.
 pub fn version_outputs(log: &Log, name: &str, version: Option<&str>) -> Result<Vec<String>> {
     let key = version.map_or_else(|| name.to_owned(), |version| format!("{name}.{version}"));
+    let registered = registry::find(log, name)?;
+    let live = registered.filter(|registered| version == Some(registry::label(registered.live).as_str()));
     let runs = super::runs(log)?;
     if let Some((_, run)) = runs.iter().find(|(other, _)| *other == key) {
-        return Ok(run.outputs.clone());
+        // The live version of a submitted job writes the outputs' own names.
+        let ending = format!(".{}", version.filter(|_| live.is_some()).unwrap_or_default());
+        let topic = |output: &String| output.strip_suffix(&ending).unwrap_or(output).to_owned();
+        return Ok(run.outputs.iter().map(topic).collect());
     }
     let version_of = |key: &'_ str| match key.strip_prefix(name)? {
         "" => Some("-".to_owned()),

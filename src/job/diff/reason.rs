@@ -2,7 +2,7 @@
 
 use super::side::Side;
 use crate::error::{Error, Result};
-use crate::job::{self, RunRecord};
+use crate::job::{self, RunRecord, registry};
 use crate::log::Log;
 use crate::log::records::decode_headers;
 use crate::types::Position;
@@ -48,9 +48,22 @@ pub(super) struct Reasons {
 impl Reasons {
     pub fn new(log: &Log, a: &Side<'_>, b: &Side<'_>) -> Result<Reasons> {
         let runs = job::runs(log)?;
+        let live: Vec<(String, String)> = registry::all(log)?
+            .into_iter()
+            .map(|job| {
+                (format!("{}.{}", job.name, registry::label(job.live)), format!(".{}", registry::label(job.live)))
+            })
+            .collect();
         let run_of = |side: &Side<'_>| {
             let topic = side.topic.name();
-            runs.iter().map(|(_, run)| run).find(|run| run.outputs.iter().any(|output| output == topic))
+            let writes = |run: &RunRecord, ending: &str| {
+                run.outputs.iter().any(|output| output.strip_suffix(ending) == Some(topic))
+            };
+            let own = runs.iter().find(|(_, run)| writes(run, ""));
+            let of_live = |(key, run): &&(String, RunRecord)| {
+                live.iter().any(|(live, ending)| live == key && writes(run, ending))
+            };
+            own.or_else(|| runs.iter().find(of_live)).map(|(_, run)| run)
         };
         let (run_a, run_b) = (run_of(a), run_of(b));
         let first = |run: Option<&RunRecord>| run.and_then(|run| run.starts.iter().copied().min());
