@@ -175,3 +175,25 @@ fn on_the_command_line() {
     place.fails(&["diff", "counts", "nothing"], 2, &["nothing"]);
     place.fails(&["diff", "counts"], 2, &["required"]);
 }
+
+#[test]
+fn versions_of_a_submitted_job_are_known_by_its_name() {
+    let place = Place::new();
+    let hit =
+        |second: u32, ms: u32| format!("{{\"ts\":\"2026-01-01 00:00:{second:02}\",\"page\":\"a\",\"ms\":{ms}}}\n");
+    place.write("hits.jsonl", &[hit(1, 10), hit(2, 20), hit(15, 30), hit(40, 40)].concat());
+    place.ok(&["topic", "create", "hits"]);
+    place.ok(&["produce", "hits", "hits.jsonl"]);
+    for (file, condition) in [("first.sql", "ms >= 15"), ("second.sql", "ms >= 5")] {
+        place.write(file, &text_of(condition, "2", ""));
+        place.ok(&["job", "submit", file, "--name", "pages"]);
+    }
+    place.ok(&["up", "--stop-when-idle"]);
+    let ran = place.kappa(&["diff", "pages", "v1", "v2"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("-- counts (") && ran.stderr.contains("because of: code 1"), "{}", ran.stderr);
+    let explained = place.kappa(&["explain", "pages", "--as", "v2", "--window", "2026-01-01 00:00:00"]);
+    assert!(explained.code == 0 && explained.stderr.contains("2 records, 1 results"), "{}", explained.stderr);
+    let receipt = place.ok(&["receipt", "pages", "--format", "json"]);
+    assert!(receipt.contains("\"records\":4") && receipt.contains("\"final\":false"), "{receipt}");
+}

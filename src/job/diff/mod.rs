@@ -158,9 +158,13 @@ pub fn version_outputs(log: &Log, name: &str, version: Option<&str>) -> Result<V
     let runs = super::runs(log)?;
     if let Some((_, run)) = runs.iter().find(|(other, _)| *other == key) {
         // The live version of a submitted job writes the outputs' own names.
-        let ending = format!(".{}", version.filter(|_| live.is_some()).unwrap_or_default());
-        let topic = |output: &String| output.strip_suffix(&ending).unwrap_or(output).to_owned();
-        return Ok(run.outputs.iter().map(topic).collect());
+        let ending = version.map_or_else(String::new, |version| format!(".{version}"));
+        let own = run.outputs.iter().filter(|output| output.ends_with(&ending));
+        let topic = |output: &String| match &live {
+            Some(_) => output.strip_suffix(&ending).unwrap_or(output).to_owned(),
+            None => output.clone(),
+        };
+        return Ok(own.map(topic).collect());
     }
     let version_of = |key: &'_ str| match key.strip_prefix(name)? {
         "" => Some("-".to_owned()),
