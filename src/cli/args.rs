@@ -208,7 +208,7 @@ pub(super) struct Verify {
 /// the job, are failures. A check sees every revision of a row. Exit code 1: a check failed whose severity is `block` (the default).
 #[derive(Debug, ClapArgs)]
 pub(super) struct Check {
-    /// The SQL file
+    /// The SQL file, or the name of a submitted job
     pub file: PathBuf,
     /// Check the outputs of the run that was made with --as NAME
     #[arg(long = "as", value_name = "NAME")]

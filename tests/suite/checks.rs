@@ -71,6 +71,12 @@ fn checks_show_their_rows_and_block_by_exit_code() {
     let v2 = place.kappa(&["check", "job.sql", "--as", "v2"]);
     assert_eq!(v2.code, 0, "{}", v2.stderr);
     assert!(v2.stderr.contains("not_too_many (warn): failed, 1 rows"), "{}", v2.stderr);
+    // A submitted job is checked by its name.
+    place.write("other.sql", &job(CHECKS).replace("counts", "tallies"));
+    place.ok(&["job", "submit", "other.sql", "--name", "tallied"]);
+    place.ok(&["up", "--stop-when-idle"]);
+    let by_name = place.kappa(&["check", "tallied"]);
+    assert!(by_name.code == 1 && by_name.stderr.contains("no_nameless (block): failed"), "{}", by_name.stderr);
     place.write("job.sql", &job(""));
     place.fails(&["check", "job.sql"], 2, &["no check"]);
 }
