@@ -125,7 +125,7 @@ pub struct LogOptions {
     /// Bytes of decoded row groups of history that are kept for all readers together. Default 256 MiB. Less costs decoding a
     /// row group again when several readers are at different places of it.
     pub history_cache_bytes: usize,
-    /// Appends are slowed while full journal files of more than this many bytes wait to be sealed. Default 1 GiB.
+    /// Appends are slowed while full journal files of more than this many bytes wait to be sealed in the background. Default 1 GiB.
     pub unsealed_bytes_max: u64,
     /// Leaves out one step that keeps records safe: for the tests, which must notice.
     #[doc(hidden)]

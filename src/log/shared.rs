@@ -223,8 +223,11 @@ impl Shared {
         issue.waiters.into_iter().for_each(|(waiters, _)| waiters.failed(ErrorKind::Unavailable, &message, hint));
     }
 
-    /// Waits a little if too many full journal files wait to be sealed.
+    /// Waits a little if too many full journal files wait to be sealed. Where that is done by hand waiting would not help.
     fn let_sealing_follow(&self, bytes: u64) {
+        if !self.options.background {
+            return;
+        }
         let wait_us = self.sealer.slow(bytes, self.options.unsealed_bytes_max);
         if wait_us > 0 {
             self.trouble("sealing cannot follow: appends are slowed until it can".to_owned());
