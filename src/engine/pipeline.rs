@@ -216,7 +216,7 @@ impl Pipeline {
         let mut rows = Rows { batch: results.clone(), origin, rejected: Vec::new(), null_rowtime: 0 };
         let inner = stage + 1 < self.stages.len();
         if let Some(order) = in_order(&fired).filter(|_| inner) {
-            rows.reorder(order)?;
+            rows.keep(order)?;
         }
         self.stages[stage].pass_on(&mut rows)?;
         if inner {

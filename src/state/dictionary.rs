@@ -7,6 +7,7 @@ use super::keys::{KeyCodec, KeyRows};
 use crate::codec::xxh64;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
 /// Fixed, so that nothing depends on a run; which seed does not matter.
@@ -245,12 +246,14 @@ impl Dictionary {
         self.live == 0
     }
 
-    /// Sorts items by their keys' place in the output: hash, then bytes.
+    /// Sorts items by their keys' place in the output.
     pub fn sort_by_key<T>(&self, items: &mut [T], id: impl Fn(&T) -> u32) {
-        items.sort_unstable_by(|a, b| {
-            let (a, b) = (id(a), id(b));
-            self.hash(a).cmp(&self.hash(b)).then_with(|| self.key(a).cmp(self.key(b)))
-        });
+        items.sort_unstable_by(|a, b| self.compare(id(a), id(b)));
+    }
+
+    /// The order of two keys in the output: hash, then bytes.
+    pub fn compare(&self, a: u32, b: u32) -> Ordering {
+        self.hash(a).cmp(&self.hash(b)).then_with(|| self.key(a).cmp(self.key(b)))
     }
 
     /// Bytes held, roughly.

@@ -26,12 +26,7 @@ impl Rows {
         self.origin[from..].partition_point(|other| *other == origin)
     }
 
-    /// Brings the rows into another order.
-    pub fn reorder(&mut self, order: Vec<u32>) -> Result<()> {
-        self.keep(order)
-    }
-
-    /// Keeps some rows, ascending.
+    /// Keeps these rows, in this order.
     pub fn keep(&mut self, kept: Vec<u32>) -> Result<()> {
         self.origin = kept.iter().map(|row| self.origin[*row as usize]).collect();
         self.batch =

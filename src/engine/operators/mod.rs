@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub(super) struct Rows {
     /// The columns.
     pub batch: RecordBatch,
-    /// For each row the row of the segment, or of what fired, that it comes from, never falling.
+    /// For each row the row of the segment, or of what fired, that it comes from; those of a segment never fall.
     pub origin: Vec<u32>,
     /// Rows of the segment that could not be evaluated, with the reason.
     pub rejected: Vec<(u32, String)>,
@@ -140,6 +140,17 @@ impl Fired {
         self.before.resize(rows, before);
         self.windows.resize(rows, window);
         self.firings.extend_from_slice(firings);
+        self.pieces.push(columns);
+    }
+
+    /// Adds rows, each with its window and its cause.
+    pub fn rows(&mut self, rows: impl Iterator<Item = (Window, (Cause, i64), Firing)>, columns: Vec<ArrayRef>) {
+        for (window, (cause, before), firing) in rows {
+            self.causes.push(cause);
+            self.before.push(before);
+            self.windows.push(window);
+            self.firings.push(firing);
+        }
         self.pieces.push(columns);
     }
 

@@ -5,7 +5,7 @@
 mod saved;
 
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
-use crate::engine::output::{Cause, Firing, Operation, Pane, Reason};
+use crate::engine::output::{Cause, Firing, Reason};
 use crate::engine::plan::TimeDomain;
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
@@ -132,23 +132,14 @@ impl CountWindows {
         let keys = &self.keys;
         // What a record fills comes out before what it brings the watermark to.
         let rank = |(_, open, reason, by): &Done| (by.0, *reason, open.window.end, open.window.start);
-        done.sort_by(|a, b| {
-            let by_key = || keys.hash(a.0).cmp(&keys.hash(b.0)).then_with(|| keys.key(a.0).cmp(keys.key(b.0)));
-            rank(a).cmp(&rank(b)).then_with(by_key)
-        });
+        done.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| keys.compare(a.0, b.0)));
         let slots: Vec<u32> = done.iter().map(|(_, open, ..)| open.slot).collect();
         let mut columns = self.spec.codec.decode(done.iter().map(|(key, ..)| keys.key(*key)))?;
         for accumulator in self.accumulators.iter() {
             columns.push(accumulator.results(&slots)?);
         }
-        for (_, open, reason, (cause, before)) in &done {
-            fired.causes.push(*cause);
-            fired.before.push(*before);
-            fired.windows.push(open.window);
-            let (pane, operation, reason) = (Pane::OnTime, Operation::Insert, Some(*reason));
-            fired.firings.push(Firing { revision: 0, pane, operation, reason });
-        }
-        fired.pieces.push(columns);
+        let row = |(_, open, reason, by): &Done| (open.window, *by, Firing { reason: Some(*reason), ..Firing::ONLY });
+        fired.rows(done.iter().map(row), columns);
         fired.closed += done.len() as u64;
         let (accumulators, keys) = (Arc::make_mut(&mut self.accumulators), Arc::make_mut(&mut self.keys));
         for (key, open, ..) in done {

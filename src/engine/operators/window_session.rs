@@ -198,13 +198,13 @@ impl SessionWindows {
         let changed = list[range.clone()].iter().any(|session| session.is_changed);
         let others: Vec<Session> = list.drain(range.start + 1..range.end).collect();
         let first = &mut list[range.start];
-        let (slot, moved, was_changed) =
-            (first.slot, first.window.end != window.end || first.is_closed, first.is_changed);
+        let (slot, was_closed, was_changed) = (first.slot, first.is_closed, first.is_changed);
         *first = Session { window, slot, revision, is_shown: false, is_closed: false, is_changed: changed };
         if changed && !was_changed {
             self.changed.push((key, slot));
         }
-        if moved {
+        // An open session is looked at when its end was due before: then it is said when to look again.
+        if was_closed {
             self.due.push(Reverse((window.end, key, slot)));
         }
         for other in others {
@@ -249,22 +249,13 @@ impl SessionWindows {
         }
         let rank = |(_, session, _, by): &Showing| (by.0, session.window.end, session.window.start);
         let keys = &self.keys;
-        results.sort_by(|a, b| {
-            let by_key = || keys.hash(a.0).cmp(&keys.hash(b.0)).then_with(|| keys.key(a.0).cmp(keys.key(b.0)));
-            rank(a).cmp(&rank(b)).then_with(by_key)
-        });
+        results.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| keys.compare(a.0, b.0)));
         let slots: Vec<u32> = results.iter().map(|(_, session, ..)| session.slot).collect();
         let mut columns = self.spec.codec.decode(results.iter().map(|(key, ..)| keys.key(*key)))?;
         for accumulator in self.accumulators.iter() {
             columns.push(accumulator.results(&slots)?);
         }
-        for (_, session, firing, (cause, before)) in &results {
-            fired.causes.push(*cause);
-            fired.before.push(*before);
-            fired.windows.push(session.window);
-            fired.firings.push(*firing);
-        }
-        fired.pieces.push(columns);
+        fired.rows(results.iter().map(|(_, session, firing, by)| (session.window, *by, *firing)), columns);
         Ok(())
     }
 
