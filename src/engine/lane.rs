@@ -1,6 +1,5 @@
 //! One source and everything that hangs on it: its clock, its watermark, its pipelines.
 
-use super::chunk::Chunk;
 use super::output::{Cause, Outputs};
 use super::pipeline::{Emit, Pipeline};
 use super::plan::{JobPlan, SourcePlan};
@@ -14,12 +13,13 @@ use crate::state::section::Section;
 use crate::time::watermark::{BEFORE_ALL, SourceWatermark, WatermarkRules};
 use crate::types::AppendTime;
 use arrow::array::RecordBatch;
+use std::sync::Arc;
 
 /// The state of one source.
 pub(super) struct Lane {
     source: usize,
     plan: SourcePlan,
-    reader: Reader,
+    reader: Arc<Reader>,
     watermark: SourceWatermark,
     idle_timeout_us: i64,
     pipelines: Vec<Pipeline>,
@@ -46,7 +46,7 @@ impl Lane {
         Ok(Lane {
             source,
             plan: source_plan.clone(),
-            reader: Reader::new(source_plan, codecs)?,
+            reader: Arc::new(Reader::new(source_plan, codecs)?),
             watermark: SourceWatermark::new(partitions, rules),
             idle_timeout_us: rules.idle_timeout_us.unwrap_or(i64::MAX),
             pipelines,
@@ -55,9 +55,9 @@ impl Lane {
         })
     }
 
-    /// Decodes a chunk; needs no state, so it can run ahead of [`Lane::take`].
-    pub fn read(&self, chunk: Chunk) -> Result<SourceRows> {
-        self.reader.read(chunk)
+    /// What decodes chunks; needs no state, so it can run ahead of [`Lane::take`].
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.reader)
     }
 
     /// Takes rows in position order, running clock steps between them where they are due.

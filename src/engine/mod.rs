@@ -24,7 +24,7 @@ pub use counters::Counters;
 pub use image::EngineState;
 pub use reread::{RowReader, SeenRow};
 
-use crate::env::thread::map_ordered;
+use crate::env::thread::map_and_take;
 use crate::error::{Error, Result};
 use crate::format::{self, Decoder, Encoder, FormatSpec};
 use crate::log::records::{LogBatch, RecordColumns};
@@ -210,19 +210,10 @@ impl Engine {
         for (source, batches) in of_lane.into_iter().enumerate() {
             chunks.extend(chunk::chunks(batches, originals.is_some())?.into_iter().map(|chunk| (source, chunk)));
         }
-        if self.threads == 1 {
-            // One chunk at a time stays in the caches.
-            for (source, chunk) in chunks {
-                let rows = self.lanes[source].read(chunk)?;
-                self.take(source, &rows)?;
-            }
-        } else {
-            let lanes = &self.lanes;
-            let read = map_ordered(self.threads, chunks, |(source, chunk)| (source, lanes[source].read(chunk)));
-            for (source, rows) in read {
-                self.take(source, &rows?)?;
-            }
-        }
+        // With one thread it is one chunk after the other, which stays in the caches.
+        let readers: Vec<_> = self.lanes.iter().map(Lane::reader).collect();
+        let read = |(source, chunk): (usize, _)| (source, readers[source].read(chunk));
+        map_and_take(self.threads, chunks, read, |(source, rows)| self.take(source, &rows?))?;
         if let Some(originals) = originals {
             self.outputs.fill(originals)?;
         }

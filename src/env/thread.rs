@@ -1,6 +1,11 @@
 //! Threads: named, joined by their owner, and nowhere else in the crate.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// How urgent what a thread does is. Threads that it starts do the same.
@@ -74,32 +79,186 @@ pub fn with_stack<T: Send>(name: &str, stack: usize, work: impl FnOnce() -> T + 
 }
 
 /// Runs `work` on each item, on at most `threads` threads, and gives the results in the order of the items.
-#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
 pub fn map_ordered<I: Send, T: Send>(threads: usize, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
-    if threads <= 1 || items.len() <= 1 {
-        return items.into_iter().map(work).collect();
-    }
-    let lanes = threads.min(items.len());
-    let mut queues: Vec<Vec<(usize, I)>> = (0..lanes).map(|_| Vec::new()).collect();
-    for (index, item) in items.into_iter().enumerate() {
-        queues[index % lanes].push((index, item));
-    }
-    let work = &work;
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let lanes: Vec<_> = queues
-            .into_iter()
-            .map(|queue| scope.spawn(move || queue.into_iter().map(|(i, item)| (i, work(item))).collect::<Vec<_>>()))
-            .collect();
-        lanes
-            .into_iter()
-            .flat_map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+    let mut results = Vec::with_capacity(items.len());
+    let Ok(()) = map_and_take(threads, items, work, |result| {
+        results.push(result);
+        Ok::<(), Infallible>(())
     });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
+    results
+}
+
+/// Runs `work` on each item, on at most `threads` threads, and meanwhile gives the results to `take`, in the order of the items. `take` runs
+/// on the caller's thread, which works on items itself while the next result is not there. The first error ends it.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn map_and_take<I: Send, T: Send, E>(
+    threads: usize,
+    items: Vec<I>,
+    work: impl Fn(I) -> T + Sync,
+    mut take: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    if threads <= 1 || items.len() <= 1 {
+        return items.into_iter().try_for_each(|item| take(work(item)));
+    }
+    let (count, helpers) = (items.len(), threads.min(items.len()) - 1);
+    let shared = Shared { state: Mutex::new(State::of(items)), changed: Condvar::new() };
+    let (shared, work) = (&shared, &work);
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|| {
+                let _ending = Ending(shared);
+                while let Some((index, item)) = shared.next_item() {
+                    shared.put(index, work(item));
+                }
+            });
+        }
+        let _ending = Ending(shared);
+        (0..count).try_for_each(|index| shared.result(index, work).map_or(Ok(()), &mut take))
+    })
+}
+
+/// Items that nobody works on yet, and results that were not taken yet.
+struct State<I, T> {
+    items: std::iter::Enumerate<std::vec::IntoIter<I>>,
+    results: BTreeMap<usize, T>,
+    /// Somebody has left before the end.
+    is_broken: bool,
+}
+
+impl<I, T> State<I, T> {
+    fn of(items: Vec<I>) -> State<I, T> {
+        State { items: items.into_iter().enumerate(), results: BTreeMap::new(), is_broken: false }
+    }
+}
+
+struct Shared<I, T> {
+    state: Mutex<State<I, T>>,
+    changed: Condvar,
+}
+
+impl<I, T> Shared<I, T> {
+    fn state(&self) -> MutexGuard<'_, State<I, T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_item(&self) -> Option<(usize, I)> {
+        let mut state = self.state();
+        if state.is_broken { None } else { state.items.next() }
+    }
+
+    fn put(&self, index: usize, result: T) {
+        self.state().results.insert(index, result);
+        self.changed.notify_one();
+    }
+
+    /// A result, worked for meanwhile; `None`: it does not come any more.
+    fn result(&self, index: usize, work: impl Fn(I) -> T) -> Option<T> {
+        let mut state = self.state();
+        loop {
+            if let Some(result) = state.results.remove(&index) {
+                return Some(result);
+            }
+            if state.is_broken {
+                return None;
+            }
+            state = match state.items.next() {
+                Some((other, item)) => {
+                    drop(state);
+                    let result = work(item);
+                    let mut state = self.state();
+                    state.results.insert(other, result);
+                    state
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Nobody waits for a thread that has panicked, or works for a caller that has left.
+struct Ending<'a, I, T>(&'a Shared<I, T>);
+
+impl<I, T> Drop for Ending<'_, I, T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.is_broken |= std::thread::panicking() || state.items.len() > 0;
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}
+
+/// Makes items on another thread while `take` works on those made before, of which at most `ahead` wait. Ends when there are no more, or
+/// when `take` says so; gives back what was made then and not taken.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn make_ahead<T: Send>(
+    ahead: usize,
+    mut make: impl FnMut() -> Option<T> + Send,
+    mut take: impl FnMut(T) -> ControlFlow<()>,
+) -> Vec<T> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(ahead);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let is_over = &is_over;
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed)
+                && let Some(item) = make()
+                && sender.send(item).is_ok()
+            {}
+        });
+        while let Ok(item) = receiver.recv() {
+            if take(item).is_break() {
+                is_over.store(true, Ordering::Relaxed);
+                return receiver.into_iter().collect();
+            }
+        }
+        Vec::new()
+    })
 }
 
 /// How many threads the machine runs at once.
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_taken_in_order_while_others_are_made() {
+        for threads in [1, 2, 5] {
+            let (mut taken, uneven) = (Vec::new(), |n: u64| (0..n % 7 * 1000).fold(n, |n, _| std::hint::black_box(n)));
+            let done: Result<(), ()> = map_and_take(threads, (0..500).collect(), uneven, |n| {
+                taken.push(n);
+                Ok(())
+            });
+            assert!(done.is_ok() && taken.into_iter().eq(0..500));
+            let stopped = map_and_take(threads, (0..500).collect(), uneven, |n| if n < 100 { Ok(()) } else { Err(n) });
+            assert_eq!(stopped, Err(100));
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_worker_does_not_leave_the_caller_waiting() {
+        let work = |n: u32| assert!(n != 50, "this item");
+        let run = || map_and_take(3, (0..100).collect(), work, |()| Ok::<(), ()>(()));
+        assert!(std::panic::catch_unwind(run).is_err());
+    }
+
+    #[test]
+    fn what_was_made_ahead_is_taken_or_given_back() {
+        for last in [0, 3, 1000] {
+            let (mut made, mut taken) = (0..20, Vec::new());
+            let rest = make_ahead(
+                2,
+                || made.next(),
+                |n| {
+                    taken.push(n);
+                    if n == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                },
+            );
+            assert_eq!(taken, (0..20.min(last + 1)).collect::<Vec<_>>());
+            assert!(rest.len() <= 4 && rest.into_iter().chain(made).eq(last + 1..20));
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! The one loop of live and replay: records in log order into the engine, rows out to whoever takes them.
 
-use crate::engine::trace::Asked;
+use crate::engine::trace::{Asked, Tracing};
 use crate::engine::{Counters, Engine, EngineOptions, EngineState, OutputBatch};
+use crate::env::thread::make_ahead;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::LogBatch;
 use crate::log::{Log, Reader};
 use crate::types::{AppendTime, Position, TopicId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Job, parts};
@@ -74,18 +76,80 @@ impl At {
 
 /// A job's engine over the log, at some position.
 pub(super) struct Drive<'a> {
+    strides: Strides,
+    /// Strides that were read and not handed to the engine.
+    read: VecDeque<Stride>,
+    /// While the engine works on one stride the next is read.
+    reads_ahead: bool,
+    work: Work<'a>,
+}
+
+/// The engine, and where it is.
+struct Work<'a> {
     log: &'a Log,
     /// Topic of each source.
     topics: Vec<TopicId>,
-    pub(super) engine: Engine,
-    reader: Reader,
+    engine: Engine,
     at: At,
+    strict: bool,
+}
+
+/// Records of a stretch of the log, by source.
+#[derive(Default)]
+struct Stride {
+    batches: Vec<(usize, LogBatch)>,
+    /// Roughly.
+    bytes: usize,
+    /// Every source record before this position was read.
+    position: Position,
+}
+
+/// Reads the log stride by stride.
+struct Strides {
+    reader: Reader,
     /// Two tables may read one topic.
     sources: BTreeMap<TopicId, Vec<usize>>,
     starts: Vec<Position>,
     stride_bytes: usize,
-    strict: bool,
     accept_loss: bool,
+}
+
+impl Strides {
+    /// What comes next before `end`; without batches: nothing.
+    fn next(&mut self, end: Position) -> Result<Stride> {
+        let mut stride = Stride { position: self.reader.position(), ..Stride::default() };
+        while !self.is_full(&stride) || stride.batches.is_empty() {
+            let stretch = match self.reader.next_stretch(end) {
+                Ok(stretch) => stretch,
+                Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
+                    self.reader.skip_damage();
+                    continue;
+                }
+                Err(e) if e.kind() == ErrorKind::Damage => {
+                    return Err(e.with_hint("run with --accept-loss to go on without these records"));
+                }
+                Err(e) => return Err(e),
+            };
+            stride.position = self.reader.position();
+            if stretch.is_empty() {
+                break;
+            }
+            for batch in stretch {
+                let Some(sources) = self.sources.get(&batch.topic) else {
+                    return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
+                };
+                stride.bytes += batch.byte_len();
+                for source in sources {
+                    stride.batches.extend(batch.between(self.starts[*source], end).map(|batch| (*source, batch)));
+                }
+            }
+        }
+        Ok(stride)
+    }
+
+    fn is_full(&self, stride: &Stride) -> bool {
+        stride.bytes >= self.stride_bytes
+    }
 }
 
 /// How an engine begins.
@@ -162,50 +226,27 @@ impl<'a> Drive<'a> {
             Begin::Restored(state, at) => (Engine::restore(plan, partitions, engine_options, state)?, at),
         };
         Ok(Drive {
-            log,
-            engine,
-            reader: parts::reader(log, &ids, &job.plan.sources, first),
-            topics: ids,
-            at,
-            sources,
-            starts,
-            stride_bytes: usize::try_from(options.stride_bytes).unwrap_or(STRIDE_BYTES).min(STRIDE_BYTES),
-            strict: options.strict,
-            accept_loss: options.accept_loss,
+            strides: Strides {
+                reader: parts::reader(log, &ids, &job.plan.sources, first),
+                sources,
+                starts,
+                stride_bytes: usize::try_from(options.stride_bytes).unwrap_or(STRIDE_BYTES).min(STRIDE_BYTES),
+                accept_loss: options.accept_loss,
+            },
+            read: VecDeque::new(),
+            reads_ahead: options.threads > 1,
+            work: Work { log, topics: ids, engine, at, strict: options.strict },
         })
     }
 
-    fn next_stride(&mut self, end: Position) -> Result<Vec<(usize, LogBatch)>> {
-        let mut stride = Vec::new();
-        let mut bytes = 0;
-        while bytes < self.stride_bytes || stride.is_empty() {
-            let stretch = match self.reader.next_stretch(end) {
-                Ok(stretch) => stretch,
-                Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
-                    self.reader.skip_damage();
-                    continue;
-                }
-                Err(e) if e.kind() == ErrorKind::Damage => {
-                    return Err(e.with_hint("run with --accept-loss to go on without these records"));
-                }
-                Err(e) => return Err(e),
-            };
-            self.at.position = self.at.position.max(self.reader.position());
-            if stretch.is_empty() {
-                break;
-            }
-            for batch in stretch {
-                let Some(sources) = self.sources.get(&batch.topic) else {
-                    return Err(Error::internal(format!("read topic {} that the job does not use", batch.topic)));
-                };
-                bytes += batch.byte_len();
-                for source in sources {
-                    stride.extend(batch.between(self.starts[*source], end).map(|batch| (*source, batch)));
-                }
-            }
-        }
-        self.at.bytes += bytes as u64;
-        Ok(stride)
+    /// The engine.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.work.engine
+    }
+
+    /// What a traced engine has noted.
+    pub(super) fn take_trace(&mut self) -> Tracing {
+        self.work.engine.take_trace()
     }
 
     /// Processes every record before `end`.
@@ -216,43 +257,128 @@ impl<'a> Drive<'a> {
         sink: &mut impl Sink,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        let mut is_full = false;
         while !observer.should_stop() && !sink.is_done() {
-            let stride = self.next_stride(end)?;
-            if stride.is_empty() {
-                return Ok(());
+            // A few records are handed over before another thread would have started.
+            if self.reads_ahead && is_full && self.read.is_empty() {
+                return self.feed_ahead(end, run_end, sink, observer);
             }
-            let clock = stride.iter().fold(self.at.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
-            (self.at.clock, self.at.records_clock) = (clock, clock);
-            let (log, topics) = (self.log, &self.topics);
-            self.engine
-                .push_parts(stride, &mut |source, positions| parts::originals(log, topics[source], positions))?;
-            self.hand_over(sink)?;
-            observer.on_progress(self.at.position, run_end, &self.engine.counters());
-            observer.on_stride(&self.engine);
-            self.pause(sink, observer)?;
+            let stride = match self.read.pop_front() {
+                Some(stride) => stride,
+                None => self.strides.next(end)?,
+            };
+            is_full = self.strides.is_full(&stride);
+            if self.work.take(stride, run_end, sink, observer)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
 
-    fn pause(&self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
-        sink.between(&self.engine, &self.at)?.iter().for_each(|note| observer.on_note(note));
-        Ok(())
+    /// The same, while another thread reads.
+    fn feed_ahead(
+        &mut self,
+        end: Position,
+        run_end: Option<Position>,
+        sink: &mut impl Sink,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (strides, work) = (&mut self.strides, &mut self.work);
+        let mut is_over = false;
+        let read = || {
+            let stride = (!is_over).then(|| strides.next(end));
+            is_over = stride.as_ref().is_some_and(Result::is_err);
+            stride
+        };
+        let mut done = Ok(());
+        let rest = make_ahead(1, read, |stride| {
+            match stride.and_then(|stride| work.take(stride, run_end, sink, observer)) {
+                Ok(ControlFlow::Continue(())) if !observer.should_stop() && !sink.is_done() => {
+                    return ControlFlow::Continue(());
+                }
+                Ok(_) => {}
+                Err(error) => done = Err(error),
+            }
+            ControlFlow::Break(())
+        });
+        // What could not be read is found again by who reads on.
+        self.read.extend(rest.into_iter().filter_map(Result::ok).filter(|stride| !stride.batches.is_empty()));
+        done
     }
 
     /// Runs the clock steps due by `clock`.
     pub(super) fn advance(&mut self, clock: AppendTime, sink: &mut impl Sink) -> Result<()> {
-        if clock > self.at.clock {
-            self.at.clock = clock;
-            self.engine.advance(clock)?;
-            self.hand_over(sink)?;
+        if clock > self.work.at.clock {
+            self.work.at.clock = clock;
+            self.work.engine.advance(clock)?;
+            self.work.hand_over(sink)?;
         }
         Ok(())
     }
 
     /// Emits the open windows.
     pub(super) fn flush(&mut self, sink: &mut impl Sink) -> Result<()> {
-        self.engine.finish()?;
-        self.hand_over(sink)
+        self.work.engine.finish()?;
+        self.work.hand_over(sink)
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> At {
+        self.work.at
+    }
+
+    /// Follows the log until the observer wants to stop.
+    pub(super) fn follow(&mut self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        while !observer.should_stop() {
+            let reading = self.work.log.clock();
+            self.feed(reading.position, None, sink, observer)?;
+            if observer.should_stop() {
+                break;
+            }
+            self.advance(reading.append_time, sink)?;
+            self.work.pause(sink, observer)?;
+            observer.on_idle(&self.work.engine);
+            let rest = match self.work.engine.next_due() {
+                Some(due) => {
+                    u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX)
+                }
+                None => REST_US_MAX,
+            };
+            self.work.log.wait_beyond(reading.position, rest);
+        }
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// Hands a stride to the engine, and what comes out of it to the sink. Breaks where there is nothing more to read.
+    fn take(
+        &mut self,
+        stride: Stride,
+        run_end: Option<Position>,
+        sink: &mut impl Sink,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>> {
+        self.at.position = self.at.position.max(stride.position);
+        self.at.bytes += stride.bytes as u64;
+        if stride.batches.is_empty() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let clock = stride.batches.iter().fold(self.at.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
+        (self.at.clock, self.at.records_clock) = (clock, clock);
+        let (log, topics) = (self.log, &self.topics);
+        self.engine
+            .push_parts(stride.batches, &mut |source, positions| parts::originals(log, topics[source], positions))?;
+        self.hand_over(sink)?;
+        observer.on_progress(self.at.position, run_end, &self.engine.counters());
+        observer.on_stride(&self.engine);
+        self.pause(sink, observer)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn pause(&self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        sink.between(&self.engine, &self.at)?.iter().for_each(|note| observer.on_note(note));
+        Ok(())
     }
 
     fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {
@@ -267,33 +393,6 @@ impl<'a> Drive<'a> {
                 format!("{rejected} rows were rejected and --strict is set"),
             )
             .with_hint("the reasons are in the headers of the output's .rejected topic"));
-        }
-        Ok(())
-    }
-
-    /// Where it is.
-    pub(super) fn at(&self) -> At {
-        self.at
-    }
-
-    /// Follows the log until the observer wants to stop.
-    pub(super) fn follow(&mut self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
-        while !observer.should_stop() {
-            let reading = self.log.clock();
-            self.feed(reading.position, None, sink, observer)?;
-            if observer.should_stop() {
-                break;
-            }
-            self.advance(reading.append_time, sink)?;
-            self.pause(sink, observer)?;
-            observer.on_idle(&self.engine);
-            let rest = match self.engine.next_due() {
-                Some(due) => {
-                    u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX)
-                }
-                None => REST_US_MAX,
-            };
-            self.log.wait_beyond(reading.position, rest);
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ fn recompute(
     drive.advance(clock, &mut Nowhere)?;
     // Of a run that goes on, the flush shows what its open windows hold.
     drive.flush(&mut Nowhere)?;
-    Ok(drive.engine.take_trace())
+    Ok(drive.take_trace())
 }
 
 /// Puts late records to the windows that they concern.

@@ -161,7 +161,7 @@ fn execute(
         Some(end) => drive.feed(end.position, Some(end.position), &mut emitter, observer)?,
     }
     finish(log, job, (&mut drive, &mut emitter), end.filter(|_| !observer.should_stop()), request.flush, observer)?;
-    let (progress, counters) = (emitter.progress().clone(), drive.engine.counters());
+    let (progress, counters) = (emitter.progress().clone(), drive.engine().counters());
     Ok(RunReport { outcome, record, progress, counters, checkpoints: emitter.checkpoints() })
 }
 
@@ -186,7 +186,7 @@ fn finish(
             Ok(())
         }
         end => {
-            emitter.hold(&drive.engine, &drive.at())?.iter().for_each(|note| observer.on_note(note));
+            emitter.hold(drive.engine(), &drive.at())?.iter().for_each(|note| observer.on_note(note));
             match end {
                 Some(end) => emitter.complete(end.position, drive.at().clock),
                 None => emitter.settle(),

@@ -137,7 +137,7 @@ fn batches_threads_and_the_clock_do_not_show_in_windows_of_any_kind() {
     let (plan, events) = (intricate_plan(), events());
     let (expected, counters) = run(&plan, &events, 1, None, 1);
     assert!(expected.main[0].len() > 10_000, "{}", expected.main[0].len());
-    for (size, threads) in [(7, 1), (65_536, 1), (4_096, 2), (65_536, 8)] {
+    for (size, threads) in [(7, 3), (65_536, 1), (4_096, 2), (65_536, 8)] {
         let (cut, cut_counters) = run(&plan, &events, size, None, threads);
         assert_eq!(cut_counters, counters);
         assert!(cut == expected, "batches of {size}, {threads} threads");
