@@ -132,4 +132,7 @@ pub(super) struct Promote {
     /// Back to the version that was live before
     #[arg(long)]
     pub rollback: bool,
+    /// Also when checks of the version's file fail that block
+    #[arg(long)]
+    pub force: bool,
 }

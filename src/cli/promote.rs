@@ -36,7 +36,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     let stop = stop_on_signal()?;
     let log = open_log(env, common)?;
     let mut watch = Watch(Progress::new("bringing both up", Some(log.durable_end().0), "positions"), stop);
-    let promoted = job::promote(&log, functions, &args.name, to, &mut watch)?;
+    let promoted = job::promote(&log, functions, &args.name, to, args.force, &mut watch)?;
     drop(watch);
     let switch = &promoted.switch;
     talk(&format!(

@@ -148,8 +148,9 @@ struct Watch<'a> {
     throttle: Throttle,
     start_us: u64,
     told_us: u64,
-    /// Position, end of the log, and rows: of the last stride, and position and rows of the first.
+    /// Position, end and rows after the last stride.
     at: (u64, u64, u64),
+    /// Position after the first stride.
     first: Option<u64>,
 }
 

@@ -10,9 +10,13 @@ use crate::engine::plan::{JobPlan, OutputPlan, PipelinePlan, Step, TimeDomain, Z
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{Partitioning, Projection, RecordColumns, decode_headers};
 use crate::log::{AppendBatch, Log, Topic};
+use crate::sql;
 use crate::types::{PartitionId, Position, TopicId};
 use crate::window::{IsoMs, WindowKind};
 use arrow::array::Array;
+
+/// Most bytes of windows that one switch copies: they and the switch are one frame.
+const COPIED_BYTES_MAX: usize = 16 << 20;
 
 /// How the windows of an output are cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,6 +155,13 @@ fn behind(log: &Log, topic: &Topic, cut: i64) -> Result<RecordColumns> {
         }
         let bytes = |column: &arrow::array::BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
         let (key, value) = (bytes(&batch.keys), bytes(&batch.values));
+        if rows.byte_len() > COPIED_BYTES_MAX {
+            let message =
+                format!("'{}' holds more than 16 MiB of windows that the live version has not published", topic.name());
+            return Err(Error::new(ErrorKind::Conflict, message).with_hint(
+                "the live version publishes too little to take over from: submit the changed file as a job of its own",
+            ));
+        }
         let to = Partitioning::Fixed(PartitionId(batch.partitions[row]));
         rows.push_encoded(to, batch.timestamp_ms(row), key.as_deref(), value.as_deref(), batch.headers.value(row));
         Ok(())
@@ -256,6 +267,20 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Holds what the new version has written against the checks of its file.
+    fn check_rows(&self, functions: &FunctionRegistry, observer: &mut dyn Observer) -> Result<()> {
+        let version = self.registered.version(self.to)?;
+        let checks = sql::checks_with(&version.file, &version.sql, functions)?;
+        for result in super::checks(self.log, &self.new, &checks, 1, observer)? {
+            if result.blocks() {
+                let first = result.sample.first().map_or_else(String::new, |row| format!(", such as {row}"));
+                let why = format!("check {} failed with {} rows{first}", result.name, result.failures);
+                return Err(self.refused(why).with_hint("`--force` does it all the same"));
+            }
+        }
+        Ok(())
+    }
+
     /// The window end up to which the live version has published an output.
     fn cut(&self, index: usize, output: &OutputPlan) -> Result<Option<i64>> {
         let Some(old) = self.old_output(output) else { return Ok(None) };
@@ -337,12 +362,14 @@ impl Change<'_> {
 /// old one has not, so readers of the outputs get each window once and in order.
 ///
 /// # Errors
-/// `Conflict` with the reason where the versions have no boundary in common; those of running both.
+/// `Conflict` with the reason where the versions have no boundary in common, or where a check of the new version's file fails that
+/// blocks (not with `force`, and not on the way back); those of running both.
 pub fn promote(
     log: &Log,
     functions: &FunctionRegistry,
     name: &str,
     to: Option<u32>,
+    force: bool,
     observer: &mut dyn Observer,
 ) -> Result<Promoted> {
     let registered = registry::get(log, name)?;
@@ -355,10 +382,14 @@ pub fn promote(
     if to == from {
         return Err(Error::new(ErrorKind::Conflict, format!("job '{name}': {} is live already", label(to))));
     }
+    let is_checked = !force && before != Some(to);
     let (old, new) = (registered.job(from, functions)?, registered.job(to, functions)?);
     let mut change = Change { log, registered, old, new, from, to };
     change.check()?;
     change.bring(observer)?;
+    if is_checked {
+        change.check_rows(functions, observer)?;
+    }
     change.switch()
 }
 

@@ -31,14 +31,14 @@ pub trait Watch {
 /// Holds a run to so many records a second.
 #[derive(Debug, Clone)]
 pub struct Throttle {
-    log_start_us: u64,
+    start_us: u64,
     rate_max: Option<u64>,
 }
 
 impl Throttle {
     /// From now on.
     pub fn new(log: &Log, rate_max: Option<u64>) -> Throttle {
-        Throttle { log_start_us: log.env().clock.monotonic_us(), rate_max }
+        Throttle { start_us: log.env().clock.monotonic_us(), rate_max }
     }
 
     /// Waits until so many records are due, or nobody wants them any more.
@@ -47,7 +47,7 @@ impl Throttle {
         let due_us = u128::from(rows) * 1_000_000 / u128::from(rate);
         let clock = &log.env().clock;
         loop {
-            let left = due_us.saturating_sub(u128::from(clock.monotonic_us() - self.log_start_us));
+            let left = due_us.saturating_sub(u128::from(clock.monotonic_us() - self.start_us));
             if left == 0 || should_stop() {
                 return;
             }

@@ -82,7 +82,7 @@ fn whole(log: &Log, sql: &str, name: &str) -> Vec<(i64, String)> {
 }
 
 fn promote(log: &Log, to: Option<u32>) -> kappa::Result<job::Promoted> {
-    job::promote(log, FunctionRegistry::none(), "visits", to, &mut Silent)
+    job::promote(log, FunctionRegistry::none(), "visits", to, false, &mut Silent)
 }
 
 fn started(sim: &Sim) -> Log {
@@ -190,6 +190,10 @@ fn versions_without_a_common_boundary_are_refused_with_the_reason() {
     for (sql, why) in [
         (text(4, 0, "TUMBLE(TABLE hits, DESCRIPTOR(ts), INTERVAL '7' SECOND)"), "where no window"),
         (text(4, 0, "SESSION(TABLE hits PARTITION BY k, DESCRIPTOR(ts), INTERVAL '9' SECOND)"), "sessions"),
+        (
+            format!("{}\nCREATE CHECK few AS SELECT k, n FROM counts WHERE n > 5;", text(4, 0, TUMBLE)),
+            "check few failed",
+        ),
         (text(4, 0, TUMBLE).replace("n BIGINT", "m BIGINT"), "columns differ"),
         (text(4, 0, TUMBLE).replace("counts", "others"), "different outputs"),
     ] {
@@ -209,6 +213,8 @@ fn versions_without_a_common_boundary_are_refused_with_the_reason() {
         assert_eq!(registry::get(&log, "visits").expect("the job").live, 1);
         assert!(rows(&log, "counts").starts_with(&before));
         verify_all(&log);
+        let forced = job::promote(&log, FunctionRegistry::none(), "visits", Some(2), true, &mut Silent);
+        assert_eq!(forced.is_ok(), why.starts_with("check"), "force is for checks only");
     }
 }
 
@@ -237,6 +243,10 @@ fn a_wrong_filter_is_fixed_with_the_real_binary() {
     assert!(v2.starts_with("{\"window_start\":\"2026-01-01 00:02:00\""), "{v2}");
     place.fails(&["run", "visits.sql", "--as", "v2", "--bounded"], 2, &["version of the submitted job"]);
     let seen = place.ok(&["consume", "counts", "--values"]);
+    let diff = place.kappa(&["diff", "visits", "v1", "v2"]);
+    assert!(diff.code == 1 && diff.stderr.contains("36 removed, 51 changed"), "{}", diff.stderr);
+    place.ok(&["explain", "visits", "--window", "2026-01-01T00:02:00"]);
+    place.ok(&["receipt", "visits"]);
     let promoted = place.kappa(&["promote", "visits", "v2"]);
     assert!(promoted.code == 0 && promoted.stderr.contains("v2 is live from position"), "{}", promoted.stderr);
     feed(&place, 300, 400);
