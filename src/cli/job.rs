@@ -3,7 +3,7 @@
 use super::args::Common;
 use super::job_args::Job as Command;
 use super::printer::Printer;
-use super::{Status, open_log, read_sql, talk};
+use super::{Status, job_name, open_log, read_sql, talk};
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,9 +47,8 @@ pub(super) fn run(
 
 /// A file as it is submitted, with a name of its own or that of the file.
 pub(super) fn submission(env: &Env, file: &Path, name: Option<String>) -> Result<Submission> {
-    let stem = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok(Submission {
-        name: name.unwrap_or(stem),
+        name: name.unwrap_or_else(|| job_name(file)),
         file: file.display().to_string(),
         sql: read_sql(env, file)?,
         ..Submission::default()

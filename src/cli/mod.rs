@@ -192,9 +192,13 @@ fn load_job(env: &Env, functions: &FunctionRegistry, file: &Path, version: Optio
     if let Some(version) = &version {
         check_version(version)?;
     }
-    let name = file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let plan = sql::plan_with(&file.display().to_string(), &text, functions)?;
-    Ok(Job { plan: Arc::new(plan), name, version })
+    Ok(Job { plan: Arc::new(plan), name: job_name(file), version })
+}
+
+/// What a job is called after its file.
+fn job_name(file: &Path) -> String {
+    file.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 /// True for an argument that names a job instead of a file.

@@ -2,7 +2,7 @@
 
 use super::args::{Common, Savepoint as Command};
 use super::printer::Printer;
-use super::{Status, load_job, open_log, talk};
+use super::{Status, load_job, open_log, read_sql, talk};
 use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +12,6 @@ use crate::types::Position;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::DateTime;
 use serde_json::{Value, json};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(
@@ -26,9 +25,7 @@ pub(super) fn run(
     match command {
         Command::Create { file, version, to } => {
             let job = load_job(env, functions, &file, version)?;
-            let mut sql = String::new();
-            let mut text = crate::connect::open_text(&*env.disk, &file)?;
-            text.read_to_string(&mut sql).map_err(|e| Error::io("cannot read", &file, e))?;
+            let sql = read_sql(env, &file)?;
             let (dir, savepoint) = savepoint::create(&log, &job, &sql, to.as_deref())?;
             talk(&format!("{}: '{}' at position {}", dir.display(), savepoint.job, savepoint.position));
         }

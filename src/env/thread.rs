@@ -1,7 +1,6 @@
 //! Threads: named, joined by their owner, and nowhere else in the crate.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,11 +78,12 @@ pub fn with_stack<T: Send>(name: &str, stack: usize, work: impl FnOnce() -> T + 
 }
 
 /// Runs `work` on each item, on at most `threads` threads, and gives the results in the order of the items.
+#[cfg(test)]
 pub fn map_ordered<I: Send, T: Send>(threads: usize, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
     let mut results = Vec::with_capacity(items.len());
     let Ok(()) = map_and_take(threads, items, work, |result| {
         results.push(result);
-        Ok::<(), Infallible>(())
+        Ok::<(), std::convert::Infallible>(())
     });
     results
 }

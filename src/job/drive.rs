@@ -187,17 +187,6 @@ impl Default for DriveOptions {
 }
 
 impl<'a> Drive<'a> {
-    /// With an engine that notes what makes the results that are asked for.
-    pub(super) fn traced(
-        log: &'a Log,
-        job: &Job,
-        starts: &[u64],
-        options: DriveOptions,
-        asked: &Asked,
-    ) -> Result<Self> {
-        Drive::with(log, job, starts, options, Begin::Traced(asked))
-    }
-
     /// As it begins.
     pub(super) fn with(
         log: &'a Log,

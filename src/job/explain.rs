@@ -1,7 +1,7 @@
 //! `explain`: which records made a result, what brought it out, and which records came too late for it, recomputed from the log by the
 //! engine itself with a trace.
 
-use super::drive::{Drive, DriveOptions, Observer, Sink};
+use super::drive::{Begin, Drive, DriveOptions, Observer, Sink};
 use super::record::{Progress, RunRecord};
 use super::{Job, bounds, parts, recorded};
 use crate::engine::plan::Step;
@@ -182,7 +182,7 @@ fn recompute(
         accept_loss: question.accept_loss,
         ..DriveOptions::default()
     };
-    let mut drive = Drive::traced(log, job, &starts, options, asked)?;
+    let mut drive = Drive::with(log, job, &starts, options, Begin::Traced(asked))?;
     let reading = log.clock();
     let (end, clock) = match run {
         Some((_, Some(progress))) if progress.is_final => (progress.position(), progress.clock()),

@@ -76,6 +76,13 @@ impl Dictionary {
         }
     }
 
+    /// The number of each of so many keys. Keys that are new are held by nobody yet.
+    pub fn intern_all(&mut self, keys: &KeyRows, count: usize) -> Vec<u32> {
+        let (rows, mut ids) = ((0u32..).take(count).collect::<Vec<_>>(), Vec::new());
+        self.intern(keys, &rows, &mut ids);
+        ids
+    }
+
     /// Appends the number of the key of each of `rows` to `ids`. Keys that are new are held by nobody yet.
     pub fn intern(&mut self, keys: &KeyRows, rows: &[u32], ids: &mut Vec<u32>) {
         ids.reserve(rows.len());
@@ -279,10 +286,8 @@ mod tests {
 
     fn interned(dictionary: &mut Dictionary, column: ArrayRef) -> Vec<u32> {
         let codec = KeyCodec::new(vec![column.data_type().clone()]).expect("a key type");
-        let rows: Vec<u32> = (0u32..).take(column.len()).collect();
-        let mut ids = Vec::new();
-        dictionary.intern(&codec.encode(&[column]), &rows, &mut ids);
-        ids
+        let count = column.len();
+        dictionary.intern_all(&codec.encode(&[column]), count)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The partial result of one slice of time: a slot for each key that has rows in it, and the accumulators by slot. Keys are numbers of
 //! the operator's [`Dictionary`](super::dictionary::Dictionary); whoever owns the slice holds them there.
 
-use super::accumulator::{Accumulator, AggregateSpec, Update, build};
+use super::accumulator::{Accumulator, AggregateSpec, Update, build, save_all};
 use crate::error::{Error, Result};
 use arrow::array::ArrayRef;
 use hashbrown::HashTable;
@@ -181,8 +181,7 @@ impl Slice {
 
     /// What these slots hold: the columns of all accumulators.
     pub fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let states = self.accumulators.iter().map(|accumulator| accumulator.save(slots));
-        Ok(states.collect::<Result<Vec<_>>>()?.concat())
+        save_all(&self.accumulators, slots)
     }
 
     /// Adds keys, all below `bound` and none of them here yet, with what was saved for them.

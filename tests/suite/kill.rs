@@ -25,6 +25,18 @@ fn kills() -> u32 {
     if std::env::var_os("KAPPA_LONG").is_some() { 200 } else { 12 }
 }
 
+/// What the live run wrote is what its replay `v2` wrote, and verifies.
+fn live_is_replay(place: &Place) {
+    for stream in ["counts", "counts.late"] {
+        let version = stream.replace("counts", "counts.v2");
+        let (live, replayed) =
+            (place.ok(&["consume", stream, "--values"]), place.ok(&["consume", &version, "--values"]));
+        assert!(live.lines().count() > 10, "{stream}: too little to show anything");
+        assert_eq!(live, replayed, "{stream}");
+    }
+    place.ok(&["verify", "job.sql"]);
+}
+
 #[test]
 fn killed_live_runs_end_in_the_rows_of_a_replay() {
     let place = Place::new();
@@ -51,14 +63,7 @@ fn killed_live_runs_end_in_the_rows_of_a_replay() {
     let ended = run.interrupt();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     place.ok(&["replay", "job.sql", "--from", "earliest", "--as", "v2"]);
-    for stream in ["counts", "counts.late"] {
-        let version = stream.replace("counts", "counts.v2");
-        let (live, replayed) =
-            (place.ok(&["consume", stream, "--values"]), place.ok(&["consume", &version, "--values"]));
-        assert!(live.lines().count() > 10, "{stream}: too little to show anything");
-        assert_eq!(live, replayed, "{stream}");
-    }
-    place.ok(&["verify", "job.sql"]);
+    live_is_replay(&place);
 }
 
 #[test]
@@ -114,12 +119,5 @@ fn killed_runs_go_on_from_checkpoints_under_load() {
         std::mem::replace(&mut summary, line.clone()) == line
     });
     place.ok(&["replay", "job.sql", "--from", "earliest", "--as", "v2", "--checkpoint-interval", "none"]);
-    for stream in ["counts", "counts.late"] {
-        let version = stream.replace("counts", "counts.v2");
-        let (live, replayed) =
-            (place.ok(&["consume", stream, "--values"]), place.ok(&["consume", &version, "--values"]));
-        assert!(live.lines().count() > 10, "{stream}: too little to show anything");
-        assert_eq!(live, replayed, "{stream}");
-    }
-    place.ok(&["verify", "job.sql"]);
+    live_is_replay(&place);
 }

@@ -148,8 +148,8 @@ impl Columns {
             let (a, b) = (batch_a.column(*at_a), batch_b.column(*at_b));
             let (text_a, text_b) = (formatter(a)?, formatter(b)?);
             let numbers = delta.sum.is_some().then(|| Some((as_numbers(a)?, as_numbers(b)?))).flatten();
-            for (found, rows) in found.iter_mut().zip(rows_a.iter().zip(&rows_b)) {
-                let (Some(row_a), Some(row_b)) = rows_of(rows) else { continue };
+            for (found, (row_a, row_b)) in found.iter_mut().zip(rows_a.iter().zip(&rows_b)) {
+                let (Some(row_a), Some(row_b)) = (*row_a, *row_b) else { continue };
                 let is_equal = a.is_null(row_a) == b.is_null(row_b)
                     && (a.is_null(row_a) || text_a.value(row_a).to_string() == text_b.value(row_b).to_string());
                 if is_equal {
@@ -168,17 +168,13 @@ impl Columns {
             }
         }
         // Values that do not decode, or null ones beside others, have no columns to name.
-        for ((found, pair), rows) in found.iter_mut().zip(pairs).zip(rows_a.iter().zip(&rows_b)) {
-            if pair.a.is_some() && pair.b.is_some() && !matches!(rows_of(rows), (Some(_), Some(_))) {
+        for ((found, pair), (row_a, row_b)) in found.iter_mut().zip(pairs).zip(rows_a.iter().zip(&rows_b)) {
+            if pair.a.is_some() && pair.b.is_some() && (row_a.is_none() || row_b.is_none()) {
                 found.columns.push("value".to_owned());
             }
         }
         Ok(found)
     }
-}
-
-fn rows_of((a, b): (&Option<usize>, &Option<usize>)) -> (Option<usize>, Option<usize>) {
-    (*a, *b)
 }
 
 fn as_numbers(column: &ArrayRef) -> Option<ArrayRef> {

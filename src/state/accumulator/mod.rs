@@ -232,6 +232,12 @@ pub trait Accumulator: Copied + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// What these slots hold: the columns of all accumulators.
+pub fn save_all(accumulators: &[Box<dyn Accumulator>], slots: &[u32]) -> Result<Vec<ArrayRef>> {
+    let states = accumulators.iter().map(|accumulator| accumulator.save(slots));
+    Ok(states.collect::<Result<Vec<_>>>()?.concat())
+}
+
 /// An empty accumulator, or an error that names the function and type that do not go together.
 pub fn build(spec: &AggregateSpec) -> Result<Box<dyn Accumulator>> {
     use AggregateFunction::{ApproxPercentile, Avg, Count, ListAgg, Percentile, Sum, User};

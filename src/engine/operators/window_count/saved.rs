@@ -4,6 +4,7 @@ use super::{CountWindows, Open};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::engine::output::Cause;
 use crate::error::{Error, Result};
+use crate::state::accumulator::save_all;
 use crate::state::section::{PIECE_ROWS, Section};
 use crate::window::Window;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
@@ -53,8 +54,7 @@ impl CountWindows {
         Section::lazy(OPEN, Arc::clone(table.schema()), None, move |take| {
             for rows in all.chunks(PIECE_ROWS) {
                 let slots: Vec<u32> = rows.iter().map(|(_, open)| open.slot).collect();
-                let states = accumulators.iter().map(|accumulator| accumulator.save(&slots));
-                let states = states.collect::<Result<Vec<_>>>()?.concat();
+                let states = save_all(&accumulators, &slots)?;
                 take(table.batch(rows.iter().map(|(key, _)| keys.key(*key)), columns_of(rows), states)?)?;
             }
             Ok(())
@@ -67,9 +67,8 @@ impl CountWindows {
         }
         let table = Arc::clone(&self.table);
         let read = table.read(rows)?;
-        let numbers: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
-        let (dictionary, mut keys) = (Arc::make_mut(&mut self.keys), Vec::new());
-        dictionary.intern(&read.keys, &numbers, &mut keys);
+        let dictionary = Arc::make_mut(&mut self.keys);
+        let keys = dictionary.intern_all(&read.keys, rows.num_rows());
         self.open.resize(dictionary.bound().max(self.open.len()), None);
         let [starts, ends] = [0, 1].map(|at: usize| read.own[at].as_primitive::<TimestampMillisecondType>().values());
         let [counts, ranks] = [2, 4].map(|at: usize| read.own[at].as_primitive::<UInt64Type>().values());

@@ -3,6 +3,7 @@
 use super::{Session, SessionWindows};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::error::{Error, Result};
+use crate::state::accumulator::save_all;
 use crate::state::section::{PIECE_ROWS, Section};
 use crate::window::Window;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -48,8 +49,7 @@ impl SessionWindows {
                     flags(sessions, |session| session.is_changed),
                 ];
                 let slots: Vec<u32> = sessions.iter().map(|(_, session)| session.slot).collect();
-                let states = accumulators.iter().map(|accumulator| accumulator.save(&slots));
-                let states = states.collect::<Result<Vec<_>>>()?.concat();
+                let states = save_all(&accumulators, &slots)?;
                 take(table.batch(sessions.iter().map(|(key, _)| keys.key(*key)), own, states)?)?;
             }
             Ok(())
@@ -62,9 +62,8 @@ impl SessionWindows {
         }
         let table = Arc::clone(&self.table);
         let read = table.read(rows)?;
-        let numbers: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
-        let (dictionary, mut keys) = (Arc::make_mut(&mut self.keys), Vec::new());
-        dictionary.intern(&read.keys, &numbers, &mut keys);
+        let dictionary = Arc::make_mut(&mut self.keys);
+        let keys = dictionary.intern_all(&read.keys, rows.num_rows());
         keys.iter().for_each(|key| dictionary.hold(*key));
         self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
         let slots: Vec<u32> = keys.iter().map(|_| self.new_slot()).collect();

@@ -149,9 +149,8 @@ impl SliceWindows {
         let read = table.read(rows)?;
         let (starts, ends) = bounds(read.own);
         let counts = read.own[2].as_primitive::<UInt32Type>();
-        let (mut ids, numbers) = (Vec::new(), (0u32..).take(rows.num_rows()).collect::<Vec<_>>());
         let keys = Arc::make_mut(&mut self.keys);
-        keys.intern(&read.keys, &numbers, &mut ids);
+        let ids = keys.intern_all(&read.keys, rows.num_rows());
         self.version += 1;
         for (row, id) in ids.into_iter().enumerate() {
             let emitted = self.emitted.entry((ends[row], starts[row])).or_default();
