@@ -85,6 +85,10 @@ macro_rules! float_mean {
                 }
             }
 
+            fn merges_exactly() -> bool {
+                false
+            }
+
             fn result((sum, count): &(f64, i64)) -> Option<$native> {
                 (*count > 0).then(|| (sum / *count as f64) as $native)
             }
@@ -211,6 +215,11 @@ macro_rules! decimal_accumulator {
                 for (from, into) in from.iter().zip(into) {
                     self.totals.0[*into as usize].merge(&later[*from as usize]);
                 }
+            }
+
+            // A sum of more than 38 digits on the way stays NULL.
+            fn merges_exactly(&self) -> bool {
+                false
             }
 
             fn fold(&mut self, from: u32, into: u32) {

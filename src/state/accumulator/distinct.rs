@@ -1,5 +1,6 @@
 //! DISTINCT: an aggregate that sees each value of a slot once, at its first arrival.
 
+use super::boxes::{Boxes, Measured};
 use super::{Accumulator, Update, same, stored};
 use crate::codec::xxh64;
 use crate::error::{Error, Result};
@@ -8,26 +9,33 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use std::any::Any;
 
+impl Measured for KeyTable {
+    fn byte_len(&self) -> usize {
+        size_of::<KeyTable>() + KeyTable::byte_len(self)
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Distinct {
     codec: KeyCodec,
     argument: DataType,
     /// The values of each slot, by first arrival.
-    seen: Vec<Option<Box<KeyTable>>>,
+    seen: Boxes<KeyTable>,
     inner: Box<dyn Accumulator>,
 }
 
 impl Distinct {
     pub(super) fn new(argument: DataType, inner: Box<dyn Accumulator>) -> Result<Self> {
-        Ok(Distinct { codec: KeyCodec::new(vec![argument.clone()])?, argument, seen: Vec::new(), inner })
+        Ok(Distinct { codec: KeyCodec::new(vec![argument.clone()])?, argument, seen: Boxes::default(), inner })
     }
 
     /// True if the value is new to the slot.
-    fn insert(seen: &mut Option<Box<KeyTable>>, hash: u64, value: &[u8]) -> bool {
-        let table = seen.get_or_insert_default();
-        let known = table.len();
-        table.intern(hash, value);
-        table.len() > known
+    fn insert(seen: &mut Boxes<KeyTable>, slot: usize, hash: u64, value: &[u8]) -> bool {
+        seen.change(slot, KeyTable::default, |table| {
+            let known = table.len();
+            table.intern(hash, value);
+            table.len() > known
+        })
     }
 
     /// Gives the inner aggregate values that were new, each with its slot.
@@ -44,7 +52,7 @@ impl Distinct {
     fn absorb(&mut self, table: &KeyTable, slot: u32) {
         let (mut slots, mut values) = (Vec::new(), Vec::new());
         for id in (0u32..).take(table.len()) {
-            if Self::insert(&mut self.seen[slot as usize], table.hash(id), table.key(id)) {
+            if Self::insert(&mut self.seen, slot as usize, table.hash(id), table.key(id)) {
                 slots.push(slot);
                 values.push(table.key(id));
             }
@@ -55,12 +63,12 @@ impl Distinct {
 
 impl Accumulator for Distinct {
     fn grow(&mut self, slots: usize) {
-        self.seen.resize_with(slots.max(self.seen.len()), || None);
+        self.seen.grow(slots);
         self.inner.grow(slots);
     }
 
     fn reset(&mut self, slot: u32) {
-        self.seen[slot as usize] = None;
+        self.seen.set(slot, None);
         self.inner.reset(slot);
     }
 
@@ -69,7 +77,7 @@ impl Accumulator for Distinct {
         let (mut slots, mut rows) = (Vec::new(), Vec::new());
         update.each_numbered(|n, slot, row| {
             let value = keys.get(n);
-            if Self::insert(&mut self.seen[slot], xxh64(value, 0), value) {
+            if Self::insert(&mut self.seen, slot, xxh64(value, 0), value) {
                 slots.push(u32::try_from(slot).expect("slots are u32"));
                 rows.push(u32::try_from(row).expect("rows are u32"));
             }
@@ -80,14 +88,14 @@ impl Accumulator for Distinct {
     fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
         let later = &same::<Distinct>(other).seen;
         for (from, into) in from.iter().zip(into) {
-            if let Some(table) = &later[*from as usize] {
+            if let Some(table) = later.get(*from) {
                 self.absorb(table, *into);
             }
         }
     }
 
     fn fold(&mut self, from: u32, into: u32) {
-        if let Some(table) = self.seen[from as usize].clone() {
+        if let Some(table) = self.seen.get(from).cloned() {
             self.absorb(&table, into);
         }
     }
@@ -104,7 +112,7 @@ impl Accumulator for Distinct {
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let tables = slots.iter().map(|slot| self.seen[*slot as usize].as_deref());
+        let tables = slots.iter().map(|slot| self.seen.get(*slot));
         let keys = tables.clone().flatten().flat_map(|table| (0u32..).take(table.len()).map(|id| table.key(id)));
         stored::check_size(keys.clone().map(<[u8]>::len).sum(), "distinct values")?;
         let values = self.codec.decode(keys)?.remove(0);
@@ -123,10 +131,10 @@ impl Accumulator for Distinct {
             if values.null_count() > 0 {
                 return Err(Error::damage("saved state has NULL among distinct values"));
             }
-            self.seen[*slot as usize] = None;
-            let (keys, seen) = (self.codec.encode_bytes(&[values]), &mut self.seen[*slot as usize]);
+            self.seen.set(*slot, None);
+            let keys = self.codec.encode_bytes(&[values]);
             for value in (0..lists.value_length(row)).map(|at| keys.get(at as usize)) {
-                if !Self::insert(seen, xxh64(value, 0), value) {
+                if !Self::insert(&mut self.seen, *slot as usize, xxh64(value, 0), value) {
                     return Err(Error::damage("saved state has a distinct value twice"));
                 }
             }
@@ -135,8 +143,7 @@ impl Accumulator for Distinct {
     }
 
     fn byte_len(&self) -> usize {
-        let tables = self.seen.iter().flatten().map(|table| size_of::<KeyTable>() + table.byte_len());
-        self.seen.capacity() * 8 + tables.sum::<usize>() + self.inner.byte_len()
+        self.seen.byte_len() + self.inner.byte_len()
     }
 
     fn as_any(&self) -> &dyn Any {

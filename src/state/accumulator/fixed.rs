@@ -18,6 +18,10 @@ pub(super) trait Fold<P: ArrowPrimitiveType>: Send + Sync + 'static {
     fn add(state: &mut Self::State, value: P::Native, position: u64);
     /// Takes what comes later in time.
     fn merge(state: &mut Self::State, later: &Self::State);
+    /// As [`Accumulator::merges_exactly`].
+    fn merges_exactly() -> bool {
+        true
+    }
     /// The result; `None` is NULL.
     fn result(state: &Self::State) -> Option<P::Native>;
     /// Columns of saved states, where values are of type `value`.
@@ -69,6 +73,10 @@ impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
         for (from, into) in from.iter().zip(into) {
             F::merge(&mut self.states[*into as usize], &later[*from as usize]);
         }
+    }
+
+    fn merges_exactly(&self) -> bool {
+        F::merges_exactly()
     }
 
     fn fold(&mut self, from: u32, into: u32) {
@@ -185,6 +193,10 @@ impl<P: ArrowPrimitiveType> Fold<P> for Sum {
         if let Some(value) = later {
             <Self as Fold<P>>::add(state, *value, 0);
         }
+    }
+
+    fn merges_exactly() -> bool {
+        !P::DATA_TYPE.is_floating()
     }
 
     fn result(state: &Self::State) -> Option<P::Native> {

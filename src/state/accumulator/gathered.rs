@@ -1,6 +1,7 @@
 //! ARRAY_AGG: values gathered in position order.
 
-use super::{Accumulator, Update, same, stored, two};
+use super::boxes::{Boxes, Measured};
+use super::{Accumulator, Update, same, stored};
 use crate::codec::xxh64;
 use crate::error::{Error, Result};
 use crate::state::keys::{KeyCodec, KeyTable};
@@ -58,7 +59,9 @@ impl Values {
     fn extend(&mut self, later: &Values) {
         later.iter().for_each(|value| self.push(value));
     }
+}
 
+impl Measured for Values {
     fn byte_len(&self) -> usize {
         size_of::<Values>()
             + match self {
@@ -76,7 +79,7 @@ pub(super) struct Gathered {
     item: Field,
     keep_nulls: bool,
     distinct: bool,
-    slots: Vec<Option<Box<Values>>>,
+    slots: Boxes<Values>,
 }
 
 impl Gathered {
@@ -85,20 +88,20 @@ impl Gathered {
             return Err(Error::internal(format!("ARRAY_AGG of {argument} cannot be {result}")));
         };
         let (codec, item) = (KeyCodec::new(vec![argument.clone()])?, item.as_ref().clone());
-        Ok(Gathered { codec, item, keep_nulls, distinct, slots: Vec::new() })
+        Ok(Gathered { codec, item, keep_nulls, distinct, slots: Boxes::default() })
     }
 
     fn push(&mut self, slot: usize, value: &[u8]) {
-        self.slots[slot].get_or_insert_with(|| Box::new(Values::new(self.distinct))).push(value);
+        self.slots.change(slot, || Values::new(self.distinct), |values| values.push(value));
     }
 
     fn extend(&mut self, slot: usize, later: &Values) {
-        self.slots[slot].get_or_insert_with(|| Box::new(Values::new(self.distinct))).extend(later);
+        self.slots.change(slot, || Values::new(self.distinct), |values| values.extend(later));
     }
 
     /// A list for each slot; NULL where nothing was gathered.
     fn lists(&self, slots: &[u32]) -> Result<ArrayRef> {
-        let values = slots.iter().map(|slot| self.slots[*slot as usize].as_deref());
+        let values = slots.iter().map(|slot| self.slots.get(*slot));
         let all = values.clone().flatten().flat_map(Values::iter);
         stored::check_size(all.clone().map(|value| value.len().max(1)).sum(), "values of ARRAY_AGG")?;
         let items = self.codec.decode(all)?.remove(0);
@@ -111,11 +114,11 @@ impl Gathered {
 
 impl Accumulator for Gathered {
     fn grow(&mut self, slots: usize) {
-        self.slots.resize_with(slots.max(self.slots.len()), || None);
+        self.slots.grow(slots);
     }
 
     fn reset(&mut self, slot: u32) {
-        self.slots[slot as usize] = None;
+        self.slots.set(slot, None);
     }
 
     fn update(&mut self, update: &Update<'_>) {
@@ -130,14 +133,14 @@ impl Accumulator for Gathered {
     fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
         let later = &same::<Gathered>(other).slots;
         for (from, slot) in from.iter().zip(into) {
-            if let Some(values) = &later[*from as usize] {
+            if let Some(values) = later.get(*from) {
                 self.extend(*slot as usize, values);
             }
         }
     }
 
     fn fold(&mut self, from: u32, into: u32) {
-        if let Some(later) = two(&mut self.slots, from, into).and_then(|(from, _)| from.clone()) {
+        if let Some(later) = self.slots.get(from).filter(|_| from != into).cloned() {
             self.extend(into as usize, &later);
         }
     }
@@ -169,7 +172,7 @@ impl Accumulator for Gathered {
             let rows = values.len();
             let keys = self.codec.encode_bytes(&[values]);
             (0..rows).for_each(|at| self.push(*slot as usize, keys.get(at)));
-            if self.slots[*slot as usize].as_ref().is_some_and(|values| values.len() != rows) {
+            if self.slots.get(*slot).is_some_and(|values| values.len() != rows) {
                 return Err(Error::damage("saved state has a distinct value twice"));
             }
         }
@@ -177,8 +180,7 @@ impl Accumulator for Gathered {
     }
 
     fn byte_len(&self) -> usize {
-        let values = self.slots.iter().flatten().map(|values| values.byte_len());
-        self.slots.capacity() * size_of::<usize>() + values.sum::<usize>()
+        self.slots.byte_len()
     }
 
     fn as_any(&self) -> &dyn Any {

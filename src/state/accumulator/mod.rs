@@ -4,6 +4,7 @@
 //! merged, the earlier slice of time comes first. For floating-point sums that order is part of the answer.
 
 mod average;
+mod boxes;
 mod bytes;
 mod count;
 mod distinct;
@@ -208,6 +209,10 @@ pub trait Accumulator: Copied + Send + Sync {
     fn update(&mut self, update: &Update<'_>);
     /// Adds slot `from[i]` of `other`, which was made from the same spec, to slot `into[i]`, for each `i`. `other` comes later in time.
     fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]);
+    /// Whether merging rows' partial results gives, bit for bit, what the rows give one after the other.
+    fn merges_exactly(&self) -> bool {
+        true
+    }
     /// Adds slot `from` of the same accumulator to slot `into`; `from` comes later in time.
     fn fold(&mut self, from: u32, into: u32);
     /// The results of these slots, of the result type.

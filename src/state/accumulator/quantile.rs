@@ -5,7 +5,8 @@
 //! is the top 18 bits of a DOUBLE, no logarithm is taken, and every machine gives the same bucket. A value is reported as
 //! the middle of its bucket: at most 1/128 (0.8 %) of the value away from it. Values below 2.3e-308 count as zero.
 
-use super::{Accumulator, Update, same, stored, two};
+use super::boxes::{Boxes, Measured};
+use super::{Accumulator, Update, same, stored};
 use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, Float64Builder, ListBuilder};
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type};
@@ -71,6 +72,13 @@ fn middle_of(bucket: i64) -> f64 {
 
 type Counts = BTreeMap<i64, i64>;
 
+impl Measured for Counts {
+    fn byte_len(&self) -> usize {
+        // A tree's nodes are about two thirds full.
+        size_of::<Counts>() + self.len() * 24
+    }
+}
+
 /// Values of each slot by rank or bucket, with how often they came.
 #[derive(Clone)]
 pub(super) struct Quantiles {
@@ -78,7 +86,7 @@ pub(super) struct Quantiles {
     fractions: Arc<[Fraction]>,
     /// Each result is an array of one value for each fraction.
     array: bool,
-    slots: Vec<Option<Box<Counts>>>,
+    slots: Boxes<Counts>,
 }
 
 impl Quantiles {
@@ -91,11 +99,11 @@ impl Quantiles {
         if fractions.is_empty() || (!array && fractions.len() > 1) {
             return Err(Error::internal(format!("{} percentiles cannot be {result}", fractions.len())));
         }
-        Ok(Quantiles { exact, fractions, array, slots: Vec::new() })
+        Ok(Quantiles { exact, fractions, array, slots: Boxes::default() })
     }
 
     fn add(&mut self, slot: usize, place: i64, count: i64) {
-        *self.slots[slot].get_or_insert_default().entry(place).or_default() += count;
+        self.slots.change(slot, Counts::new, |counts| *counts.entry(place).or_default() += count);
     }
 
     fn absorb(&mut self, slot: usize, later: &Counts) {
@@ -157,11 +165,11 @@ fn nth(counts: &Counts, n: i64) -> i64 {
 
 impl Accumulator for Quantiles {
     fn grow(&mut self, slots: usize) {
-        self.slots.resize_with(slots.max(self.slots.len()), || None);
+        self.slots.grow(slots);
     }
 
     fn reset(&mut self, slot: u32) {
-        self.slots[slot as usize] = None;
+        self.slots.set(slot, None);
     }
 
     fn update(&mut self, update: &Update<'_>) {
@@ -173,20 +181,20 @@ impl Accumulator for Quantiles {
     fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
         let later = &same::<Quantiles>(other).slots;
         for (from, slot) in from.iter().zip(into) {
-            if let Some(counts) = &later[*from as usize] {
+            if let Some(counts) = later.get(*from) {
                 self.absorb(*slot as usize, counts);
             }
         }
     }
 
     fn fold(&mut self, from: u32, into: u32) {
-        if let Some(later) = two(&mut self.slots, from, into).and_then(|(from, _)| from.clone()) {
+        if let Some(later) = self.slots.get(from).filter(|_| from != into).cloned() {
             self.absorb(into as usize, &later);
         }
     }
 
     fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
-        let slots = slots.iter().map(|slot| self.slots[*slot as usize].as_deref());
+        let slots = slots.iter().map(|slot| self.slots.get(*slot));
         if !self.array {
             let part = self.fractions[0].get();
             let values = slots.map(|counts| counts.map(|counts| self.quantile(counts, part)));
@@ -213,7 +221,7 @@ impl Accumulator for Quantiles {
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let slots = slots.iter().map(|slot| self.slots[*slot as usize].as_deref());
+        let slots = slots.iter().map(|slot| self.slots.get(*slot));
         let entries = slots.clone().flatten().flatten();
         stored::check_size(entries.clone().count(), "values of percentiles")?;
         let lengths = slots.map(|counts| counts.map_or(0, BTreeMap::len));
@@ -235,18 +243,14 @@ impl Accumulator for Quantiles {
             if places.len() != counts.len() || !ascends || counts.contains(&0) {
                 return Err(Error::damage("saved state has values of a percentile that are not counted in order"));
             }
-            self.slots[*slot as usize] = match places.is_empty() {
-                true => None,
-                false => Some(Box::new(places.into_iter().zip(counts).collect())),
-            };
+            let counts = (!places.is_empty()).then(|| places.into_iter().zip(counts).collect());
+            self.slots.set(*slot, counts);
         }
         Ok(())
     }
 
     fn byte_len(&self) -> usize {
-        // A tree's nodes are about two thirds full.
-        let trees = self.slots.iter().flatten().map(|counts| size_of::<Counts>() + counts.len() * 24);
-        self.slots.capacity() * size_of::<usize>() + trees.sum::<usize>()
+        self.slots.byte_len()
     }
 
     fn as_any(&self) -> &dyn Any {

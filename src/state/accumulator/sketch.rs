@@ -6,7 +6,8 @@
 //! algorithms for HyperLogLog sketches", 2017), which needs no thresholds and no tables; its standard error is 1.6 %.
 //! It uses `+ - * /` and square roots only, which every machine computes to the same bits.
 
-use super::{Accumulator, Update, same, stored, two};
+use super::boxes::{Boxes, Measured};
+use super::{Accumulator, Update, same, stored};
 use crate::codec::xxh64;
 use crate::error::{Error, Result};
 use crate::state::keys::KeyCodec;
@@ -125,7 +126,9 @@ impl Sketch {
         let good = rest.is_empty() && (1..=SPARSE_MAX).contains(&entries.len());
         (good && ascends && entries.iter().all(known)).then_some(Sketch::Sparse(entries))
     }
+}
 
+impl Measured for Sketch {
     fn byte_len(&self) -> usize {
         size_of::<Sketch>()
             + match self {
@@ -173,50 +176,50 @@ fn tau(mut x: f64) -> f64 {
 #[derive(Clone)]
 pub(super) struct Sketches {
     codec: KeyCodec,
-    slots: Vec<Option<Box<Sketch>>>,
+    slots: Boxes<Sketch>,
 }
 
 impl Sketches {
     pub(super) fn new(argument: &DataType) -> Result<Self> {
-        Ok(Sketches { codec: KeyCodec::new(vec![argument.clone()])?, slots: Vec::new() })
+        Ok(Sketches { codec: KeyCodec::new(vec![argument.clone()])?, slots: Boxes::default() })
     }
 
-    fn slot(&mut self, slot: usize) -> &mut Sketch {
-        self.slots[slot].get_or_insert_with(|| Box::new(Sketch::Sparse(Vec::new())))
+    fn change(&mut self, slot: usize, work: impl FnOnce(&mut Sketch)) {
+        self.slots.change(slot, || Sketch::Sparse(Vec::new()), work);
     }
 }
 
 impl Accumulator for Sketches {
     fn grow(&mut self, slots: usize) {
-        self.slots.resize_with(slots.max(self.slots.len()), || None);
+        self.slots.grow(slots);
     }
 
     fn reset(&mut self, slot: u32) {
-        self.slots[slot as usize] = None;
+        self.slots.set(slot, None);
     }
 
     fn update(&mut self, update: &Update<'_>) {
         let keys = update.keys(&self.codec);
-        update.each_numbered(|n, slot, _| self.slot(slot).insert(xxh64(keys.get(n), 0)));
+        update.each_numbered(|n, slot, _| self.change(slot, |sketch| sketch.insert(xxh64(keys.get(n), 0))));
     }
 
     fn merge(&mut self, other: &dyn Accumulator, from: &[u32], into: &[u32]) {
         let later = &same::<Sketches>(other).slots;
         for (from, slot) in from.iter().zip(into) {
-            if let Some(sketch) = &later[*from as usize] {
-                self.slot(*slot as usize).merge(sketch);
+            if let Some(later) = later.get(*from) {
+                self.change(*slot as usize, |sketch| sketch.merge(later));
             }
         }
     }
 
     fn fold(&mut self, from: u32, into: u32) {
-        if let Some(later) = two(&mut self.slots, from, into).and_then(|(from, _)| from.clone()) {
-            self.slot(into as usize).merge(&later);
+        if let Some(later) = self.slots.get(from).filter(|_| from != into).cloned() {
+            self.change(into as usize, |sketch| sketch.merge(&later));
         }
     }
 
     fn results(&self, slots: &[u32]) -> Result<ArrayRef> {
-        let sketches = slots.iter().map(|slot| self.slots[*slot as usize].as_deref());
+        let sketches = slots.iter().map(|slot| self.slots.get(*slot));
         Ok(stored::full::<Int64Type>(sketches.map(|sketch| sketch.map_or(0, Sketch::estimate))))
     }
 
@@ -226,7 +229,7 @@ impl Accumulator for Sketches {
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         stored::check_size(slots.len() * REGISTERS, "sketches of APPROX_COUNT_DISTINCT")?;
-        let sketches = slots.iter().map(|slot| self.slots[*slot as usize].as_deref().map(Sketch::to_bytes));
+        let sketches = slots.iter().map(|slot| self.slots.get(*slot).map(Sketch::to_bytes));
         Ok(vec![Arc::new(sketches.collect::<BinaryArray>())])
     }
 
@@ -236,14 +239,13 @@ impl Accumulator for Sketches {
             let sketch = bytes.map(|bytes| {
                 Sketch::from_bytes(bytes).ok_or_else(|| Error::damage("saved state has a sketch that cannot be"))
             });
-            self.slots[*slot as usize] = sketch.transpose()?.map(Box::new);
+            self.slots.set(*slot, sketch.transpose()?);
         }
         Ok(())
     }
 
     fn byte_len(&self) -> usize {
-        let sketches = self.slots.iter().flatten().map(|sketch| sketch.byte_len());
-        self.slots.capacity() * size_of::<usize>() + sketches.sum::<usize>()
+        self.slots.byte_len()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -26,6 +26,8 @@ pub(super) struct UserAccumulator<A: Aggregate> {
     version: Arc<str>,
     probe: Arc<Probe>,
     states: Vec<Option<Box<A::State>>>,
+    /// How many of them there are.
+    made: usize,
 }
 
 fn bytes_of<A: Aggregate>(state: &A::State) -> Result<Vec<u8>> {
@@ -36,11 +38,12 @@ fn bytes_of<A: Aggregate>(state: &A::State) -> Result<Vec<u8>> {
 impl<A: Aggregate> UserAccumulator<A> {
     pub(super) fn new(aggregate: Arc<A>, called: &UserAggregate) -> Self {
         let (name, version) = (Arc::clone(&called.name), Arc::clone(&called.version));
-        UserAccumulator { aggregate, name, version, probe: Arc::clone(&called.probe), states: Vec::new() }
+        UserAccumulator { aggregate, name, version, probe: Arc::clone(&called.probe), states: Vec::new(), made: 0 }
     }
 
     /// Does `work` to a slot's state; when asked to check, to a copy of it as well.
     fn change(&mut self, slot: usize, what: impl Fn() -> String, work: impl Fn(&A, &mut A::State)) {
+        self.made += usize::from(self.states[slot].is_none());
         let state = self.states[slot].get_or_insert_default();
         let copy = self.probe.checks().then(|| state.clone());
         work(&self.aggregate, state);
@@ -73,6 +76,7 @@ impl<A: Aggregate> Clone for UserAccumulator<A> {
             version: Arc::clone(&self.version),
             probe: Arc::clone(&self.probe),
             states: self.states.clone(),
+            made: self.made,
         }
     }
 }
@@ -83,7 +87,7 @@ impl<A: Aggregate> Accumulator for UserAccumulator<A> {
     }
 
     fn reset(&mut self, slot: u32) {
-        self.states[slot as usize] = None;
+        self.made -= usize::from(self.states[slot as usize].take().is_some());
     }
 
     fn update(&mut self, update: &Update<'_>) {
@@ -103,6 +107,11 @@ impl<A: Aggregate> Accumulator for UserAccumulator<A> {
                 self.absorb(*slot as usize, state);
             }
         }
+    }
+
+    // Nobody knows what its merging does.
+    fn merges_exactly(&self) -> bool {
+        false
     }
 
     fn fold(&mut self, from: u32, into: u32) {
@@ -140,6 +149,7 @@ impl<A: Aggregate> Accumulator for UserAccumulator<A> {
 
     fn load(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<()> {
         stored::check(&self.state_fields(), slots, self.states.len(), state)?;
+        slots.iter().for_each(|slot| self.reset(*slot));
         for (bytes, slot) in state[0].as_binary::<i32>().iter().zip(slots) {
             let read = |bytes: &[u8]| match bincode::serde::decode_from_slice::<A::State, _>(bytes, encoding()) {
                 Ok((state, used)) if used == bytes.len() => Ok(Box::new(state)),
@@ -147,14 +157,14 @@ impl<A: Aggregate> Accumulator for UserAccumulator<A> {
                 Err(cause) => Err(Error::damage(format!("the saved state of {}: {cause}", self.name))),
             };
             self.states[*slot as usize] = bytes.map(read).transpose()?;
+            self.made += usize::from(self.states[*slot as usize].is_some());
         }
         Ok(())
     }
 
     fn byte_len(&self) -> usize {
         // What a state holds beside itself is not known.
-        self.states.capacity() * size_of::<usize>()
-            + self.states.iter().flatten().count() * (size_of::<A::State>() + size_of::<usize>())
+        self.states.capacity() * size_of::<usize>() + self.made * (size_of::<A::State>() + size_of::<usize>())
     }
 
     fn as_any(&self) -> &dyn Any {
