@@ -7,8 +7,9 @@ use crate::codec::xxh64;
 use crate::engine::EngineState;
 use crate::env::{DiskFile, Env, OpenMode, create_dir_durably, replace_file};
 use crate::error::{Error, Result};
-use crate::state::ipc;
+use crate::state::ipc::{self, Stretch};
 use crate::types::check_topic_name;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,17 +135,25 @@ impl Store {
         Ok((manifest, written))
     }
 
-    /// Reads a checkpoint whole, and every byte of it as it was written.
+    /// A checkpoint, every byte of which is as it was written. Its rows are read when somebody asks for them.
     pub fn read(&self, number: u64, named: &Named) -> Result<(Manifest, EngineState)> {
         let bytes = self.read_at(self.path(number, MANIFEST), 0, named.bytes)?;
         if crc32fast::hash(&bytes) != named.crc {
             return Err(Error::damage("its manifest is not the one that was written"));
         }
         let manifest = Manifest::decode(&bytes)?;
+        let mut files: BTreeMap<u64, Arc<dyn DiskFile>> = BTreeMap::new();
         let sections = manifest.sections.iter().map(|place| {
-            let bytes = self.read_at(self.path(place.file, SECTIONS), place.at, place.bytes)?;
-            match crc32fast::hash(&bytes) == place.crc {
-                true => ipc::read(&place.name, &bytes),
+            let path = self.path(place.file, SECTIONS);
+            let file = match files.entry(place.file) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let opened = self.env.disk.open(&path, OpenMode::Read);
+                    entry.insert(opened.map_err(|cause| Error::io("reading", &path, cause))?)
+                }
+            };
+            match crc_of(&**file, &path, place)? == place.crc {
+                true => ipc::open(&place.name, Stretch::new(Arc::clone(file), place.at, place.bytes)),
                 false => Err(Error::damage(format!("section {} of it is damaged", place.name))),
             }
         });
@@ -186,6 +195,22 @@ impl Store {
     pub fn remove(&self) {
         self.env.disk.remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Checksum of a section's bytes.
+fn crc_of(file: &dyn DiskFile, path: &Path, place: &Place) -> Result<u32> {
+    let failed = |cause| Error::io("reading", path, cause);
+    if place.at.checked_add(place.bytes).is_none_or(|end| file.len().is_ok_and(|there| end > there)) {
+        return Err(Error::damage(format!("{} is cut short", path.display())));
+    }
+    let (mut crc, mut block, mut done) = (crc32fast::Hasher::new(), vec![0; BUFFER_BYTES], 0);
+    while done < place.bytes {
+        let len = usize::try_from(place.bytes - done).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+        file.read_exact_at(place.at + done, &mut block[..len]).map_err(failed)?;
+        crc.update(&block[..len]);
+        done += len as u64;
+    }
+    Ok(crc.finalize())
 }
 
 /// Length of the file of sections that a checkpoint wrote.
