@@ -159,10 +159,10 @@ fn engine(c: &mut Criterion) {
             ("session 1 s", "SESSION(TABLE e PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '1' SECOND)"),
         ] {
             let plan = Arc::new(sql::plan("bench.sql", &format!("{table}{window}{group_by}")).expect("a plan"));
-            let options = EngineOptions { threads: 1, publish_from_ms: None };
             group.bench_function(name, |b| {
                 b.iter(|| {
-                    let mut engine = Engine::new(Arc::clone(&plan), vec![1], options).expect("an engine");
+                    let mut engine =
+                        Engine::new(Arc::clone(&plan), vec![1], EngineOptions::default()).expect("an engine");
                     engine.push(vec![(0, batch.clone())]).expect("pushed");
                     engine.finish().expect("finished");
                     engine.drain()

@@ -1,6 +1,7 @@
 //! The arguments of every command, in one table.
 
 use super::job_args::{Job, Promote, Replay, Up};
+use super::memory::MemoryArgs;
 use super::printer::Format;
 use crate::log::Durability;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -177,6 +178,8 @@ pub(super) struct EngineArgs {
     /// Take one after so much input as well
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     pub checkpoint_bytes: String,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// Exit code 0: every row and digest is equal. 1: the first window that differs is named, with its key and its span. A run keeps the digest of its
@@ -200,6 +203,8 @@ pub(super) struct Verify {
     /// Threads of the engine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     #[command(flatten)]
     pub show: Show,
 }

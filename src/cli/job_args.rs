@@ -1,6 +1,7 @@
 //! The arguments of the commands for submitted jobs.
 
 use super::args::{EngineArgs, Show, Writing};
+use super::memory::MemoryArgs;
 use clap::{Args as ClapArgs, Subcommand};
 use std::path::PathBuf;
 
@@ -78,6 +79,8 @@ pub(super) struct Up {
     /// Stop once all jobs have read everything
     #[arg(long)]
     pub stop_when_idle: bool,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     #[command(flatten)]
     pub writing: Writing,
 }

@@ -11,6 +11,7 @@ mod group;
 mod inspect;
 mod job;
 mod job_args;
+mod memory;
 mod plan_lateness;
 mod printer;
 mod produce;

@@ -111,7 +111,7 @@ fn replay_job(
     let job = registered.job(number, functions)?;
     job.plan.notes.iter().for_each(|note| talk(&format!("note: {note}")));
     let asked = job::request_of(log, &job, version)?;
-    let engine = engine_request(&args.engine)?;
+    let engine = engine_request(env, &args.engine)?;
     let now = log.clock();
     let request = Request {
         to: asked.to.or(Some(Point::Reading(now.position, now.append_time))),
@@ -120,6 +120,7 @@ fn replay_job(
         strict: engine.strict,
         accept_loss: engine.accept_loss,
         checkpoints: engine.checkpoints,
+        budget: engine.budget,
         ..asked
     };
     let rate_max = args.max_rate.or(version.rate_max);

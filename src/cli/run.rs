@@ -41,7 +41,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         bounded,
         flush: bounded && !args.no_flush,
         restart: args.restart,
-        ..engine_request(&args.engine)?
+        ..engine_request(env, &args.engine)?
     };
     if request.from.is_some() {
         talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
@@ -74,7 +74,7 @@ pub(super) fn replay_file(
 ) -> Result<Status> {
     refuse_submitted(log, job)?;
     take_files(log, job)?;
-    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&args.engine)? };
+    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(log.env(), &args.engine)? };
     let request = match &args.to {
         Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
         None => job::replay_request(log, job, base)?,
@@ -82,7 +82,7 @@ pub(super) fn replay_file(
     execute(log, job, &request, &Printer::new(&args.show), stop)
 }
 
-pub(super) fn engine_request(args: &EngineArgs) -> Result<Request> {
+pub(super) fn engine_request(env: &Env, args: &EngineArgs) -> Result<Request> {
     let interval = args.checkpoint_interval.as_deref();
     let interval_us = interval.filter(|text| *text != "none").map(parse_duration_us).transpose()?;
     let checkpoints = CheckpointOptions {
@@ -96,6 +96,7 @@ pub(super) fn engine_request(args: &EngineArgs) -> Result<Request> {
         accept_loss: args.accept_loss,
         threads: usize::from(args.threads),
         checkpoints,
+        budget: Some(args.memory.budget(env)?),
         ..Request::default()
     })
 }
@@ -225,6 +226,10 @@ pub(super) fn summarise(job: &Job, report: &RunReport) {
             ms(checkpoints.pause_us_max),
             ms(checkpoints.write_us_max)
         ));
+    }
+    if report.spilled_bytes > 0 {
+        let mib = report.spilled_bytes as f64 / f64::from(1 << 20);
+        talk(&format!("  state: {mib:.1} MiB of it went to disk, since there was more than --state-memory"));
     }
     let counters = &report.counters;
     for (count, what) in [

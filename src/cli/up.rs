@@ -25,7 +25,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     // Before the log is opened: from then on Ctrl-C must end the jobs well.
     let mut events = Events(stop_on_signal()?);
     let log = open_log_to_write(env, common, &args.writing)?;
-    let ran = job::up(&log, functions, args.stop_when_idle, &mut events);
+    let ran = job::up(&log, functions, args.memory.budget(env)?, args.stop_when_idle, &mut events);
     let closed = log.close();
     ran.and(closed)?;
     Ok(Status::Done)

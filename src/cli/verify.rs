@@ -31,6 +31,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
     let time = |text: &Option<String>| text.as_deref().map(job::parse_time_ms).transpose();
     let request = VerifyRequest {
         threads: usize::from(args.threads),
+        budget: Some(args.memory.budget(env)?),
         from_ms: time(&args.from).map_err(|e| e.context("--from"))?,
         to_ms: time(&args.to).map_err(|e| e.context("--to"))?,
     };

@@ -130,7 +130,8 @@ impl Engine {
         for section in &state.sections {
             missing.remove(&section.name);
             section.each(&mut |rows| {
-                self.load(&section.name, &rows).map_err(|e| e.context(format!("section {}", section.name)))
+                self.load(&section.name, &rows).map_err(|e| e.context(format!("section {}", section.name)))?;
+                self.keep_to_budget()
             })?;
         }
         match missing.first() {

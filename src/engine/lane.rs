@@ -1,5 +1,6 @@
 //! One source and everything that hangs on it: its clock, its watermark, its pipelines.
 
+use super::operators::WindowOperator;
 use super::output::{Cause, Outputs};
 use super::pipeline::{Emit, Pipeline};
 use super::plan::{JobPlan, SourcePlan};
@@ -137,10 +138,15 @@ impl Lane {
         Ok(())
     }
 
-    /// Closes all windows.
-    pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+    /// Closes all windows, piece by piece; false when none was left.
+    pub fn finish(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
         let watermark = self.watermark.current();
-        self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.finish(watermark, emit))
+        for pipeline in &mut self.pipelines {
+            if pipeline.finish(watermark, emit)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The state of the source's watermark.
@@ -162,6 +168,11 @@ impl Lane {
     /// The same, to be loaded.
     pub fn pipelines_mut(&mut self) -> &mut [Pipeline] {
         &mut self.pipelines
+    }
+
+    /// The operators of all pipelines.
+    pub fn operators_mut(&mut self) -> impl Iterator<Item = &mut dyn WindowOperator> {
+        self.pipelines.iter_mut().flat_map(Pipeline::operators_mut)
     }
 
     /// What the traces have seen since the last call.

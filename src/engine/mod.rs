@@ -28,6 +28,7 @@ use crate::env::thread::map_and_take;
 use crate::error::{Error, Result};
 use crate::format::{self, Decoder, Encoder, FormatSpec};
 use crate::log::records::{LogBatch, RecordColumns};
+use crate::state::spill::{Budget, Share, Spill};
 use crate::types::AppendTime;
 use arrow::datatypes::SchemaRef;
 use lane::Lane;
@@ -38,12 +39,30 @@ use std::sync::Arc;
 use trace::{Asked, Tracing};
 
 /// How an engine runs; nothing here can change an output byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Threads to use at most, at least 1.
     pub threads: usize,
     /// Only windows (rows, without a window) that start at this event time in ms or later are given out.
     pub publish_from_ms: Option<i64>,
+    /// How much memory state may take; `None`: as much as there is.
+    pub memory: Option<StateMemory>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { threads: 1, publish_from_ms: None, memory: None }
+    }
+}
+
+/// A budget of state, and where what is beyond it goes. Slices of windows can go; sessions, windows by count, ranked rows and the
+/// numbers of results that were emitted again count, and stay.
+#[derive(Debug, Clone)]
+pub struct StateMemory {
+    /// The budget, which engines may share.
+    pub budget: Arc<Budget>,
+    /// Takes what is beyond.
+    pub spill: Arc<Spill>,
 }
 
 /// Which of the three topics of an output a record is for.
@@ -141,8 +160,11 @@ pub struct Engine {
     counters: Counters,
     /// The largest append time seen, or clock given.
     clock: AppendTime,
-    finished: bool,
+    is_ending: bool,
+    /// Pipelines of one output end in the order of the plan.
+    ends_in_order: bool,
     publish_from_ms: i64,
+    memory: Option<(Share, Arc<Spill>)>,
 }
 
 impl Engine {
@@ -180,8 +202,10 @@ impl Engine {
             outputs: Outputs::new(&plan.outputs),
             counters: Counters::default(),
             clock: AppendTime::MIN,
-            finished: false,
+            is_ending: false,
+            ends_in_order: plan.pipelines.is_sorted_by_key(|pipeline| pipeline.source),
             publish_from_ms: options.publish_from_ms.unwrap_or(i64::MIN),
+            memory: options.memory.map(|memory| (Share::new(memory.budget), memory.spill)),
             plan,
         })
     }
@@ -223,7 +247,28 @@ impl Engine {
     fn take(&mut self, source: usize, rows: &source::SourceRows) -> Result<()> {
         let publish_from_ms = self.publish_from_ms;
         let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
-        self.lanes[source].take(rows, &mut emit)
+        self.lanes[source].take(rows, &mut emit)?;
+        self.keep_to_budget()
+    }
+
+    /// Writes state out until half of the budget is free, if there is more of it than that. The largest operators come first; it is
+    /// not worth their while for a small part of the budget.
+    fn keep_to_budget(&mut self) -> Result<()> {
+        let mut held = self.state_byte_len();
+        let Some((share, spill)) = &mut self.memory else { return Ok(()) };
+        let Some(goal) = share.hold(held) else { return Ok(()) };
+        let mut operators: Vec<_> = self.lanes.iter_mut().flat_map(Lane::operators_mut).collect();
+        operators.sort_by_key(|operator| std::cmp::Reverse(operator.byte_len()));
+        for operator in operators {
+            let before = operator.byte_len();
+            if held <= goal {
+                break;
+            }
+            operator.spill(spill, held - goal, share.least())?;
+            held -= before.saturating_sub(operator.byte_len());
+        }
+        share.hold(held);
+        Ok(())
     }
 
     /// Says that every record still to come has append time >= `clock`: runs all clock steps due at or before it, each at its exact
@@ -247,18 +292,31 @@ impl Engine {
     /// Ends the input as Flink does for bounded input: the watermark goes to the end of time, open windows are emitted.
     pub fn finish(&mut self) -> Result<()> {
         self.check_open()?;
-        self.finished = true;
-        let publish_from_ms = self.publish_from_ms;
-        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
-        for lane in &mut self.lanes {
-            lane.finish(&mut emit)?;
-        }
-        self.outputs.settle();
+        while self.finish_part()? {}
         Ok(())
     }
 
+    /// The same piece by piece: false when that was all. What has come out may be [drained](Self::drain) in between.
+    pub fn finish_part(&mut self) -> Result<bool> {
+        self.is_ending = true;
+        let publish_from_ms = self.publish_from_ms;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
+        let mut more = false;
+        for lane in &mut self.lanes {
+            more = lane.finish(&mut emit)?;
+            if more {
+                break;
+            }
+        }
+        // Pipelines end one after the other, those of a source together: that is the order of each output, or all has to be there.
+        if !more || self.ends_in_order {
+            self.outputs.settle();
+        }
+        Ok(more)
+    }
+
     fn check_open(&self) -> Result<()> {
-        match self.finished {
+        match self.is_ending {
             true => Err(Error::internal("the input of this engine has ended")),
             false => Ok(()),
         }
@@ -295,6 +353,11 @@ impl Engine {
     /// Bytes of window state held, roughly (without the allocator's own).
     pub fn state_byte_len(&self) -> usize {
         self.lanes.iter().map(Lane::byte_len).sum()
+    }
+
+    /// Bytes of state that were written out because they were beyond the budget.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |(_, spill)| spill.bytes())
     }
 
     /// The watermark that a pipeline has reached, in ms; `None`: none yet.

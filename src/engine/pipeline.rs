@@ -7,7 +7,7 @@
 use super::Codecs;
 use super::counters::Counters;
 use super::operators::assign::{beyond_time, rowtime_column};
-use super::operators::{Course, Fired, Rows, no_section};
+use super::operators::{Course, Fired, Rows, WindowOperator, no_section};
 use super::output::{Cause, Outputs};
 use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain};
 use super::segment::Segment;
@@ -38,6 +38,8 @@ pub(super) struct Pipeline {
     tick_us: Option<i64>,
     /// The next tick, if it has something to show.
     tick_at: Option<AppendTime>,
+    /// Stages whose input has ended.
+    ended: usize,
     sink: Sink,
     trace: Option<Box<Trace>>,
 }
@@ -76,6 +78,7 @@ impl Pipeline {
             behind_ms,
             tick_us: emission.early_us.filter(|us| *us > 0),
             tick_at: None,
+            ended: 0,
             stages,
             sink: Sink::new(plan, index, codecs)?,
             plan: pipeline.clone(),
@@ -341,6 +344,11 @@ impl Pipeline {
         self.tick_us.map_or(i64::MAX, |every| next_tick(append_us, every).0)
     }
 
+    /// Its operators.
+    pub fn operators_mut(&mut self) -> impl Iterator<Item = &mut dyn WindowOperator> {
+        self.stages.iter_mut().map(|stage| &mut *stage.operator as &mut dyn WindowOperator)
+    }
+
     /// Bytes of state held, roughly.
     pub fn byte_len(&self) -> usize {
         self.stages.iter().map(|stage| stage.operator.byte_len()).sum()
@@ -370,21 +378,20 @@ impl Pipeline {
         stage.load(rest, rows)
     }
 
-    /// Ends the input, whose watermark has come to `watermark`.
-    pub fn finish(&mut self, watermark: i64, emit: &mut Emit<'_>) -> Result<()> {
-        let before = watermark.saturating_sub(self.behind_ms);
-        let reached = move |_| (Cause::END, before);
-        for stage in 0..self.stages.len() {
-            let mut more = true;
-            while more {
-                let mut fired = Fired::default();
-                while more && fired.len() < CLOSED_ROWS {
-                    more = self.stages[stage].operator.finish(before, &mut fired)?;
-                }
-                self.hand_on(stage, fired, &reached, emit)?;
-            }
+    /// Ends the input, whose watermark has come to `watermark`, piece by piece; false when there was nothing left to end.
+    pub fn finish(&mut self, watermark: i64, emit: &mut Emit<'_>) -> Result<bool> {
+        let stage = self.ended;
+        if stage == self.stages.len() {
+            return Ok(false);
         }
-        Ok(())
+        let before = watermark.saturating_sub(self.behind_ms);
+        let (mut more, mut fired) = (true, Fired::default());
+        while more && fired.len() < CLOSED_ROWS {
+            more = self.stages[stage].operator.finish(before, &mut fired)?;
+        }
+        self.ended += usize::from(!more);
+        self.hand_on(stage, fired, &move |_| (Cause::END, before), emit)?;
+        Ok(true)
     }
 }
 

@@ -157,6 +157,8 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Salts.
     pub random: Arc<dyn Random>,
+    /// Bytes of memory that the process may use; `None`: nobody knows.
+    pub ram_bytes: Option<u64>,
 }
 
 impl Env {

@@ -16,7 +16,19 @@ const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
 pub(super) fn env() -> Env {
-    Env { disk: Arc::new(OsDisk), clock: Arc::new(OsClock(Instant::now())), random: Arc::new(OsRandom) }
+    let (disk, clock, random) = (Arc::new(OsDisk), Arc::new(OsClock(Instant::now())), Arc::new(OsRandom));
+    Env { disk, clock, random, ram_bytes: ram_bytes() }
+}
+
+/// The machine's memory, or what the control group of the process leaves of it.
+fn ram_bytes() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        total.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let group = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
+    machine.into_iter().chain(group).min()
 }
 
 struct OsDisk;

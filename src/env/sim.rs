@@ -35,6 +35,7 @@ impl Sim {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(self.random.clone()),
+            ram_bytes: None,
         }
     }
 

@@ -1,11 +1,12 @@
 //! The one loop of live and replay: records in log order into the engine, rows out to whoever takes them.
 
 use crate::engine::trace::{Asked, Tracing};
-use crate::engine::{Counters, Engine, EngineOptions, EngineState, OutputBatch};
+use crate::engine::{Counters, Engine, EngineOptions, EngineState, OutputBatch, StateMemory};
 use crate::env::thread::make_ahead;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::LogBatch;
 use crate::log::{Log, Reader};
+use crate::state::spill::{Budget, Spill};
 use crate::types::{AppendTime, Position, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -164,7 +165,7 @@ pub(super) enum Begin<'b> {
 }
 
 /// How a run treats what it computes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct DriveOptions {
     pub threads: usize,
     /// As [`STRIDE_BYTES`], which is the most.
@@ -172,6 +173,8 @@ pub(super) struct DriveOptions {
     pub publish_from_ms: Option<i64>,
     pub strict: bool,
     pub accept_loss: bool,
+    /// For state; `None`: one of its own, half of the machine's memory.
+    pub budget: Option<Arc<Budget>>,
 }
 
 impl Default for DriveOptions {
@@ -182,8 +185,15 @@ impl Default for DriveOptions {
             publish_from_ms: None,
             strict: false,
             accept_loss: false,
+            budget: None,
         }
     }
+}
+
+/// Memory for the state of an engine over a log.
+pub(super) fn state_memory(log: &Log, budget: Option<Arc<Budget>>) -> StateMemory {
+    let budget = budget.unwrap_or_else(|| Budget::of_machine(log.env()));
+    StateMemory { budget, spill: Spill::new(log.env(), &log.scratch_dir()) }
 }
 
 impl<'a> Drive<'a> {
@@ -205,8 +215,9 @@ impl<'a> Drive<'a> {
         for (source, id) in ids.iter().enumerate() {
             sources.entry(*id).or_default().push(source);
         }
+        let memory = Some(state_memory(log, options.budget));
         let engine_options =
-            EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms };
+            EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms, memory };
         let plan = Arc::clone(&job.plan);
         let start = At { position: first, clock: AppendTime::MIN, records_clock: AppendTime::MIN, bytes: 0 };
         let (engine, at) = match begin {
@@ -307,7 +318,9 @@ impl<'a> Drive<'a> {
 
     /// Emits the open windows.
     pub(super) fn flush(&mut self, sink: &mut impl Sink) -> Result<()> {
-        self.work.engine.finish()?;
+        while self.work.engine.finish_part()? {
+            self.work.hand_over(sink)?;
+        }
         self.work.hand_over(sink)
     }
 

@@ -224,7 +224,7 @@ impl<'a> Range<'a> {
         let partitions: Vec<u32> = self.topics.iter().map(Topic::partitions).collect();
         let engine = |delay: &i64| {
             let plan = Arc::new(with_delay(&job.plan, *delay)?);
-            Engine::new(plan, partitions.clone(), EngineOptions { threads: 1, publish_from_ms: None })
+            Engine::new(plan, partitions.clone(), EngineOptions::default())
         };
         let mut engines: Vec<Engine> = delays.iter().map(engine).collect::<Result<_>>()?;
         let mut late: Vec<BTreeMap<usize, u64>> = vec![BTreeMap::new(); delays.len()];

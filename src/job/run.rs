@@ -11,7 +11,9 @@ use super::{Job, declare, progress, runs};
 use crate::engine::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
+use crate::state::spill::Budget;
 use crate::types::{AppendTime, Position};
+use std::sync::Arc;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +38,8 @@ pub struct Request {
     pub threads: usize,
     /// When checkpoints are taken.
     pub checkpoints: CheckpointOptions,
+    /// Memory for state, which runs may share; `None`: half of the machine's. What is beyond it goes to disk.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// What a run did with what was there.
@@ -62,6 +66,8 @@ pub struct RunReport {
     pub counters: Counters,
     /// What was done about checkpoints.
     pub checkpoints: CheckpointCounts,
+    /// Bytes of state that went to disk because they were beyond the budget.
+    pub spilled_bytes: u64,
 }
 
 /// The run of this key, as recorded.
@@ -102,7 +108,7 @@ pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer)
         (Decision::Same, Some(run), Some(progress)) => {
             let (outcome, checkpoints) = (Outcome::AlreadyComplete, CheckpointCounts::default());
             let (record, counters) = (run.clone(), Counters::default());
-            return Ok(RunReport { outcome, record, progress, counters, checkpoints });
+            return Ok(RunReport { outcome, record, progress, counters, checkpoints, spilled_bytes: 0 });
         }
         (Decision::Resume, ..) => Outcome::Resumed,
         _ => Outcome::Started,
@@ -144,6 +150,7 @@ fn execute(
         publish_from_ms: request.publish_from_ms,
         strict: request.strict,
         accept_loss: request.accept_loss,
+        budget: request.budget.clone(),
     };
     let bound = end.as_ref().map(|end| Bound { position: end.position.0, clock_us: end.clock.map(|clock| clock.0) });
     let resumed = so_far.as_ref().filter(|_| outcome == Outcome::Resumed).map(|progress| (progress, bound));
@@ -162,7 +169,8 @@ fn execute(
     }
     finish(log, job, (&mut drive, &mut emitter), end.filter(|_| !observer.should_stop()), request.flush, observer)?;
     let (progress, counters) = (emitter.progress().clone(), drive.engine().counters());
-    Ok(RunReport { outcome, record, progress, counters, checkpoints: emitter.checkpoints() })
+    let (checkpoints, spilled_bytes) = (emitter.checkpoints(), drive.engine().spilled_bytes());
+    Ok(RunReport { outcome, record, progress, counters, checkpoints, spilled_bytes })
 }
 
 /// The end of a run: of one that has come to `end`, and may be final, or of one that was stopped.

@@ -4,7 +4,7 @@
 //! a folder may have been changed by anybody: names, lengths and checksums are checked before anything is used.
 
 use super::checkpoint::{self, Manifest};
-use super::drive::At;
+use super::drive::{At, state_memory};
 use super::record::{Progress, RunRecord, StreamProgress};
 use super::route::Routes;
 use super::run::{recorded_run, refuse_foreign_outputs, run_meta};
@@ -292,7 +292,8 @@ pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result
     }
     // Before anything is written: it can be gone on from.
     let partitions = job.source_topics(log)?.iter().map(crate::log::Topic::partitions).collect();
-    let options = EngineOptions { threads: 1, publish_from_ms: savepoint.publish_from_ms };
+    let options =
+        EngineOptions { threads: 1, publish_from_ms: savepoint.publish_from_ms, memory: Some(state_memory(log, None)) };
     Engine::restore(Arc::clone(&job.plan), partitions, options, &state)?;
     begin(log, job, &routes, &savepoint, position, &state)?;
     Ok((savepoint, notes))

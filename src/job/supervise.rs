@@ -8,6 +8,7 @@ use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaSpace};
+use crate::state::spill::Budget;
 use crate::types::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -114,9 +115,15 @@ impl Observer for Inside {
     }
 }
 
-fn start(log: &Log, functions: &FunctionRegistry, registered: &Registered, version: &JobVersion) -> Result<Runner> {
+fn start(
+    log: &Log,
+    functions: &FunctionRegistry,
+    budget: &Arc<Budget>,
+    registered: &Registered,
+    version: &JobVersion,
+) -> Result<Runner> {
     let job = registered.job(version.number, functions)?;
-    let request = request_of(log, &job, version)?;
+    let request = Request { budget: Some(Arc::clone(budget)), ..request_of(log, &job, version)? };
     let is_bounded = request.bounded;
     let is_live = registered.live == version.number;
     let shared = Arc::new(Shared::default());
@@ -150,6 +157,8 @@ fn reason(error: &Error) -> String {
 struct Supervisor<'a> {
     log: &'a Log,
     functions: &'a FunctionRegistry,
+    /// All of them share it.
+    budget: Arc<Budget>,
     runners: BTreeMap<(String, u32), Runner>,
 }
 
@@ -193,7 +202,7 @@ impl Supervisor<'_> {
             if self.runners.contains_key(&key) {
                 continue;
             }
-            match start(self.log, self.functions, &registered, &version) {
+            match start(self.log, self.functions, &self.budget, &registered, &version) {
                 Ok(runner) => {
                     let role = if registered.live == version.number { "live" } else { "beside the live version" };
                     watch.on_event(&format!("{} {}: running, {role}", key.0, version.label()));
@@ -232,8 +241,14 @@ impl Supervisor<'_> {
 ///
 /// # Errors
 /// Those of writing into the log.
-pub fn up(log: &Log, functions: &FunctionRegistry, stop_when_idle: bool, watch: &mut dyn Watch) -> Result<()> {
-    let mut supervisor = Supervisor { log, functions, runners: BTreeMap::new() };
+pub fn up(
+    log: &Log,
+    functions: &FunctionRegistry,
+    budget: Arc<Budget>,
+    stop_when_idle: bool,
+    watch: &mut dyn Watch,
+) -> Result<()> {
+    let mut supervisor = Supervisor { log, functions, budget, runners: BTreeMap::new() };
     let mut idle_looks = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && !watch.should_stop() {

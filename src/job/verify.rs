@@ -9,8 +9,10 @@ use super::{Job, Spans, recorded};
 use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaSpace, Seek, SeekTarget};
+use crate::state::spill::Budget;
 use crate::types::{PartitionId, Position};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A user's function that a job calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +58,12 @@ impl VerifyReport {
 }
 
 /// What of a run is verified, and how.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct VerifyRequest {
     /// Threads of the engine; 0 and 1 are one.
     pub threads: usize,
+    /// As that of a run.
+    pub budget: Option<Arc<Budget>>,
     /// Only the spans with timestamps from this one on, in ms.
     pub from_ms: Option<i64>,
     /// Only the spans with timestamps before this one, in ms.
@@ -80,12 +84,12 @@ pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn 
     let Some(progress) = progress else {
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
     };
-    let threads = request.threads;
+    let (threads, budget) = (request.threads, request.budget.clone());
     if let Some((topic, from)) = first_incomplete(log, job, &record.starts)? {
         return Err(Error::new(ErrorKind::Gone, format!("records of '{topic}' that '{key}' has read are gone: it is complete from position {from} on"))
             .with_hint("what needs them cannot be recomputed; a run from there, `kappa run FILE --from position:N --as NAME`, can be verified"));
     }
-    let options = DriveOptions { threads, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
+    let options = DriveOptions { threads, budget, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
     let calls = functions::used(&job.plan);
     calls.iter().for_each(|call| call.probe.check());
     let base = checkpoint::base(log, &key)?;

@@ -73,7 +73,7 @@ use crate::time::append_clock::AppendClock;
 use crate::types::{AppendTime, Offset, PartitionId, Position, TopicId};
 use encoder::Encoder;
 use shared::{Queue, Shared, State};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use writer::Writer;
@@ -139,6 +139,17 @@ struct Inner {
 
 const LOCK_FILE: &str = "LOCK";
 
+/// Folder of what nobody needs after the process that wrote it.
+const SCRATCH_DIR: &str = "spill";
+
+/// Removes what an earlier process has left. If that cannot be, it is in nobody's way.
+fn remove_scratch(env: &Env, dir: &Path) {
+    let scratch = dir.join(SCRATCH_DIR);
+    if env.disk.exists(&scratch).unwrap_or(false) {
+        env.disk.remove_dir_all(&scratch).ok();
+    }
+}
+
 fn take_lock(env: &Env, dir: &Path) -> Result<Box<dyn LockGuard>> {
     let path = dir.join(LOCK_FILE);
     env.disk.lock(&path, &format!("{}\n", std::process::id())).map_err(|error| match error {
@@ -161,6 +172,7 @@ impl Log {
         crate::env::create_dir_durably(&*env.disk, dir).map_err(|cause| Error::io("creating", dir, cause))?;
         let space = space::Space::new(env, dir, options.disk_floor_bytes, options.ballast_bytes)?;
         let lock = take_lock(env, dir)?;
+        remove_scratch(env, dir);
         let opened = open::open(env, dir, &options)?;
         let newest = opened.index.last_file().ok_or_else(|| Error::internal("a log without files"))?;
         let go_on = opened.place.go_on;
@@ -263,6 +275,11 @@ impl Log {
     /// [`ErrorKind::Damage`]: files that cannot be read as a whole were left as they are, all others were rebuilt.
     pub fn rebuild_topic(&self, topic: TopicId, mut progress: impl FnMut(RebuildProgress)) -> Result<()> {
         history::rewrite::rebuild(&self.inner.shared, topic, &mut progress)
+    }
+
+    /// A folder for files that nobody needs after this process; made by who needs it, removed when the log is opened.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.dir().join(SCRATCH_DIR)
     }
 
     /// The surroundings the log was opened with.

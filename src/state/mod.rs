@@ -1,9 +1,11 @@
 //! What windows remember: keys, and one accumulator slot for each of them.
 
 pub mod accumulator;
+pub mod cold;
 pub mod dictionary;
 pub mod ipc;
 pub mod keys;
 pub mod section;
 pub mod slice;
+pub mod spill;
 pub mod user;

@@ -31,6 +31,7 @@ mod readers;
 mod savepoints;
 mod sizes;
 mod spans;
+mod spilling;
 mod stream;
 mod sudden;
 mod tidy;

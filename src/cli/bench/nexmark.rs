@@ -51,13 +51,8 @@ fn job_of(query: NexmarkQuery) -> Result<Job> {
 
 /// The queries that were asked for; of all of them, those that the engine takes.
 fn jobs(queries: Option<&[NexmarkQuery]>) -> Result<Vec<Job>> {
-    let runs = |job: &Job| {
-        Engine::new(
-            Arc::clone(&job.plan),
-            vec![1; job.plan.sources.len()],
-            EngineOptions { threads: 1, publish_from_ms: None },
-        )
-    };
+    let runs =
+        |job: &Job| Engine::new(Arc::clone(&job.plan), vec![1; job.plan.sources.len()], EngineOptions::default());
     let mut jobs = Vec::new();
     for query in queries.unwrap_or(<NexmarkQuery as clap::ValueEnum>::value_variants()) {
         let job = job_of(*query)?;

@@ -14,9 +14,11 @@ pub(super) mod window_slices;
 use super::output::{Cause, Firing};
 use crate::error::{Error, Result};
 use crate::state::accumulator::AggregateSpec;
+use crate::state::cold::ColdTables;
 use crate::state::keys::{KeyCodec, KeyRows};
 use crate::state::section::{Keyed, Section};
 use crate::state::slice::Arguments;
+use crate::state::spill::Spill;
 use crate::types::AppendTime;
 use crate::window::Window;
 use crate::window::clock::WindowClock;
@@ -59,8 +61,16 @@ pub(super) struct WindowSpec {
 impl WindowSpec {
     /// Keys with what an operator keeps for them, `own`, and the accumulators.
     pub fn table(&self, own: &[Field]) -> Result<Keyed> {
-        let aggregates: Vec<_> = self.names.iter().cloned().zip(self.aggregates.iter().cloned()).collect();
-        Keyed::new(&self.codec, &self.key_fields, own, &aggregates)
+        Keyed::new(&self.codec, &self.key_fields, own, &self.named())
+    }
+
+    /// Tables of what they hold on disk.
+    pub fn cold_tables(&self) -> Result<ColdTables> {
+        ColdTables::new(&self.codec, &self.key_fields, &self.named())
+    }
+
+    fn named(&self) -> Vec<(String, AggregateSpec)> {
+        self.names.iter().cloned().zip(self.aggregates.iter().cloned()).collect()
     }
 
     /// Whether a window can be emitted more than once.
@@ -191,8 +201,12 @@ pub(super) trait WindowOperator: Send + Sync {
     fn next_goal(&self) -> Option<i64>;
     /// The windows that a row belongs to if nothing is late, by end.
     fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window>;
-    /// Bytes of state held, roughly.
+    /// Bytes of state held in memory, roughly: counted, not walked.
     fn byte_len(&self) -> usize;
+    /// Writes state out until so many bytes less are held, if at least `least` bytes of it can be. What cannot be stays.
+    fn spill(&mut self, _spill: &Arc<Spill>, _bytes: usize, _least: usize) -> Result<()> {
+        Ok(())
+    }
     /// Its state. What it holds for a key stands in a table that begins with the key's columns.
     fn save(&self) -> Result<Vec<Section>>;
     /// Takes some rows of one of its sections. An operator that has loaded all of them, in whatever order and parts, goes on as the one

@@ -340,11 +340,12 @@ impl WindowOperator for SessionWindows {
     }
 
     fn byte_len(&self) -> usize {
-        let lists = self.sessions.iter().map(|list| size_of::<Vec<Session>>() + list.capacity() * size_of::<Session>());
+        // A list has room for four sessions from the first one on.
+        let lists = self.sessions.len() * (size_of::<Vec<Session>>() + 4 * size_of::<Session>());
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
         let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
         let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
-        self.keys.byte_len() + lists.sum::<usize>() + accumulators.sum::<usize>() + heaps + others
+        self.keys.byte_len() + lists + accumulators.sum::<usize>() + heaps + others
     }
 
     fn save(&self) -> Result<Vec<Section>> {

@@ -5,17 +5,22 @@
 //! With allowed lateness slices stay until their last window has expired, and a row for windows that were emitted emits them again for
 //! its key. A window that can be emitted more than once remembers how often it was, by key.
 
+mod cold;
 mod saved;
 
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Pane};
 use crate::error::Result;
+use crate::state::cold::Cold;
 use crate::state::dictionary::Dictionary;
+use crate::state::keys::KeyCodec;
 use crate::state::section::Section;
 use crate::state::slice::Slice as Partial;
+use crate::state::spill::Spill;
 use crate::window::Window;
 use crate::window::assign::{Slice, Slicer};
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
+use cold::{Closing, ColdSlices};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,10 +36,44 @@ struct Entry {
     slice: Slice,
     /// Shared with who saves it, until it changes.
     partial: Arc<Partial>,
-    /// Keys with rows since the last tick, if there are ticks.
+    /// What is beside it, on disk above all.
+    cold: Cold,
+    /// Keys with rows since the last tick, if there are ticks; held here.
     changed: Vec<u32>,
     /// Of what it holds.
     version: u64,
+    /// Bytes held when they were counted last.
+    bytes: usize,
+}
+
+impl Entry {
+    fn new(slice: Slice, spec: &WindowSpec, version: u64) -> Result<Entry> {
+        let partial = Arc::new(Partial::new(&spec.aggregates)?);
+        Ok(Entry { slice, partial, cold: Cold::default(), changed: Vec::new(), version, bytes: 0 })
+    }
+
+    /// Counts its bytes.
+    fn measure(&mut self) -> usize {
+        self.bytes = size_of::<Entry>() + self.partial.byte_len() + self.cold.byte_len() + self.changed.capacity() * 4;
+        self.bytes
+    }
+
+    /// Marks keys as changed, and holds those that were not.
+    fn change(&mut self, ids: &[u32], keys: &mut Dictionary) {
+        let known = self.changed.len();
+        let is_new = |id: &&u32| self.changed[..known].binary_search(id).is_err();
+        let mut fresh: Vec<u32> = ids.iter().filter(is_new).copied().collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        fresh.iter().for_each(|id| keys.hold(*id));
+        self.changed.extend(fresh);
+        self.changed.sort_unstable();
+    }
+
+    /// Lets go of all keys.
+    fn release(&self, keys: &mut Dictionary) {
+        self.partial.ids().iter().chain(&self.changed).for_each(|id| keys.release(*id));
+    }
 }
 
 /// How often a window was emitted, by key.
@@ -50,6 +89,9 @@ pub(in crate::engine) struct SliceWindows {
     spec: WindowSpec,
     keys: Arc<Dictionary>,
     slices: BTreeMap<Place, Entry>,
+    /// Bytes of the slices.
+    held: usize,
+    cold: ColdSlices,
     /// Windows that end here or before have been emitted.
     closed: i64,
     /// By window.
@@ -87,12 +129,15 @@ struct Bounds {
 
 impl SliceWindows {
     pub fn new(slicer: Slicer, spec: WindowSpec) -> Result<SliceWindows> {
+        let tables = Arc::new(spec.cold_tables()?);
         Ok(SliceWindows {
             slicer,
             keys: Arc::new(Dictionary::new(&spec.codec)),
             tables: saved::Tables::new(&spec)?,
             spec,
             slices: BTreeMap::new(),
+            held: 0,
+            cold: ColdSlices { tables, spill: None, closing: None },
             closed: i64::MIN,
             emitted: BTreeMap::new(),
             version: 0,
@@ -212,31 +257,46 @@ impl SliceWindows {
     /// Adds the sorted rows to their slices.
     fn update(&mut self, rows: &WindowRows) -> Result<()> {
         self.sorted.index.clear();
-        let SliceWindows { sorted, keys, slices, spec, version, .. } = self;
+        let SliceWindows { sorted, keys, slices, spec, version, held, cold, .. } = self;
         let keys = Arc::make_mut(keys);
         for (slice, numbers) in sorted.touched.drain(..) {
             sorted.ids.clear();
             keys.intern(&rows.keys, &numbers, &mut sorted.ids);
+            *version += 1;
             let entry = match slices.entry(place_of(&slice)) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    let partial = Arc::new(Partial::new(&spec.aggregates)?);
-                    entry.insert(Entry { slice, partial, changed: Vec::new(), version: 0 })
-                }
+                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Entry::new(slice, spec, *version)?),
             };
-            *version += 1;
             entry.version = *version;
-            let partial = Arc::make_mut(&mut entry.partial);
-            let known = partial.ids().len();
-            partial.update(&sorted.ids, keys.bound(), &rows.arguments, &numbers);
-            partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
-            if spec.early {
-                entry.changed.extend_from_slice(&sorted.ids);
-                entry.changed.sort_unstable();
-                entry.changed.dedup();
+            if let Some(spill) = cold.spill.as_ref().filter(|_| !cold.tables.is_exact && !entry.cold.is_empty()) {
+                let ids = &sorted.ids[..];
+                // Keys that are new are numbered for this call only.
+                ids.iter().for_each(|id| keys.hold(*id));
+                entry.cold.take_rows(&cold.tables, (keys, ids), (&rows.arguments, &numbers), spill)?;
+                if spec.early {
+                    entry.change(ids, keys);
+                }
+                ids.iter().for_each(|id| keys.release(*id));
+            } else {
+                let partial = Arc::make_mut(&mut entry.partial);
+                let known = partial.ids().len();
+                partial.update(&sorted.ids, keys.bound(), &rows.arguments, &numbers);
+                partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
+                if spec.early {
+                    entry.change(&sorted.ids, keys);
+                }
             }
+            *held = *held - entry.bytes + entry.measure();
         }
         Ok(())
+    }
+
+    /// Removes a slice.
+    fn remove(&mut self, place: Place) -> Option<Entry> {
+        let entry = self.slices.remove(&place)?;
+        self.held -= entry.bytes;
+        entry.release(Arc::make_mut(&mut self.keys));
+        Some(entry)
     }
 
     /// The next window to close: a slice of it, and its end.
@@ -246,11 +306,32 @@ impl SliceWindows {
         open.find_map(|slice| Slicer::next_end(&slice, self.closed).map(|end| (slice, end)))
     }
 
+    /// Whether a window holds what one slice holds.
+    fn is_slice(&self) -> bool {
+        matches!(self.slicer, Slicer::Given)
+            || self.folds()
+            || matches!(self.slicer, Slicer::Hop { size, slide, .. } if size == slide)
+    }
+
+    /// The slices between two times, left to right.
+    fn places_between(&self, start: i64, end: i64) -> Vec<Place> {
+        let inside = self.slices.range((start, i64::MIN)..=(end, i64::MAX));
+        inside.filter(|(_, entry)| entry.slice.start >= start).map(|(place, _)| *place).collect()
+    }
+
+    /// The slices of a window, left to right.
+    fn places_of(&self, window: Window) -> Vec<Place> {
+        match (self.is_slice(), self.folds()) {
+            (true, true) => vec![(window.start + self.first_len(), window.start)],
+            (true, false) => vec![(window.end, window.start)],
+            (false, _) => self.places_between(window.start, window.end),
+        }
+    }
+
     /// What a window holds: its slices left to right, all keys or some.
-    fn merged(&self, window: Window, ids: Option<&[u32]>) -> Result<Partial> {
+    fn merged(&self, places: &[Place], ids: Option<&[u32]>) -> Result<Partial> {
         let mut merged = Partial::new(&self.spec.aggregates)?;
-        let inside = self.slices.range((window.start, i64::MIN)..=(window.end, i64::MAX));
-        for (_, entry) in inside.filter(|(_, entry)| entry.slice.start >= window.start) {
+        for entry in places.iter().filter_map(|place| self.slices.get(place)) {
             match ids {
                 None => merged.merge(&entry.partial, self.keys.bound()),
                 Some(ids) => merged.merge_keys(&entry.partial, ids, self.keys.bound()),
@@ -261,25 +342,35 @@ impl SliceWindows {
 
     /// Folds the slices of a cumulating window into its first slice.
     fn fold(&mut self, first: Slice, end: i64) -> Result<()> {
-        let mut partial = match self.slices.remove(&place_of(&first)) {
-            Some(entry) => entry.partial,
-            None => Arc::new(Partial::new(&self.spec.aggregates)?),
+        let place = place_of(&first);
+        let has_first = self.slices.contains_key(&place);
+        let mut places = self.places_between(first.start, end);
+        places.retain(|other| *other != place);
+        if has_first && places.is_empty() {
+            return Ok(());
+        }
+        places.splice(..0, has_first.then_some(place));
+        if let Some(scattered) = self.scattered(&places, has_first)? {
+            return self.fold_scattered(first, &scattered);
+        }
+        let mut base = match self.slices.remove(&place) {
+            Some(entry) => entry,
+            None => Entry::new(first, &self.spec, 0)?,
         };
-        let (base, keys) = (Arc::make_mut(&mut partial), Arc::make_mut(&mut self.keys));
-        let inside =
-            self.slices.range((first.start, i64::MIN)..=(end, i64::MAX)).map(|(place, entry)| (*place, entry.slice));
-        let inside: Vec<Place> =
-            inside.filter(|(_, slice)| slice.start >= first.start).map(|(place, _)| place).collect();
-        for place in inside {
+        self.held -= base.bytes;
+        let (partial, keys) = (Arc::make_mut(&mut base.partial), Arc::make_mut(&mut self.keys));
+        for place in places {
             let Some(entry) = self.slices.remove(&place) else { continue };
-            let known = base.ids().len();
-            base.merge(&entry.partial, keys.bound());
-            base.ids()[known..].iter().for_each(|id| keys.hold(*id));
-            entry.partial.ids().iter().for_each(|id| keys.release(*id));
+            self.held -= entry.bytes;
+            let known = partial.ids().len();
+            partial.merge(&entry.partial, keys.bound());
+            partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
+            entry.release(keys);
         }
         self.version += 1;
-        let entry = Entry { slice: first, partial, changed: Vec::new(), version: self.version };
-        self.slices.insert(place_of(&first), entry);
+        base.version = self.version;
+        self.held += base.measure();
+        self.slices.insert(place, base);
         Ok(())
     }
 
@@ -292,47 +383,93 @@ impl SliceWindows {
         by: (Cause, i64),
         fired: &mut Fired,
     ) -> Result<()> {
+        let places = self.places_of(window);
+        match self.scattered(&places, self.is_slice())? {
+            None => self.emit_whole((window, &places), ids, pane, by, fired),
+            Some(scattered) => {
+                let mut ranges = scattered.ranges.iter();
+                ranges.try_for_each(|range| self.emit_part((window, &scattered, range), ids, pane, by, fired))
+            }
+        }
+    }
+
+    /// Emits a window that is all in memory.
+    fn emit_whole(
+        &mut self,
+        (window, places): (Window, &[Place]),
+        ids: Option<&[u32]>,
+        pane: Pane,
+        by: (Cause, i64),
+        fired: &mut Fired,
+    ) -> Result<()> {
         let merged;
-        let place = (window.end, window.start);
-        let is_slice = matches!(self.slicer, Slicer::Given)
-            || self.folds()
-            || matches!(self.slicer, Slicer::Hop { size, slide, .. } if size == slide);
-        let partial = if is_slice {
-            let place = if self.folds() { (window.start + self.first_len(), window.start) } else { place };
-            let Some(entry) = self.slices.get(&place) else { return Ok(()) };
-            &entry.partial
+        let partial = if self.is_slice() {
+            let Some(entry) = places.first().and_then(|place| self.slices.get(place)) else { return Ok(()) };
+            &*entry.partial
         } else {
-            merged = self.merged(window, ids)?;
+            merged = self.merged(places, ids)?;
             &merged
         };
-        let mut order: Vec<(u32, u32)> = match ids {
-            None => (0u32..).zip(partial.ids()).map(|(slot, id)| (slot, *id)).collect(),
-            Some(ids) => ids.iter().filter_map(|id| partial.slot_of(*id).map(|slot| (slot, *id))).collect(),
-        };
-        self.keys.sort_by_key(&mut order, |(_, id)| *id);
-        let slots: Vec<u32> = order.iter().map(|(slot, _)| *slot).collect();
-        let mut columns = self.spec.codec.decode(order.iter().map(|(_, id)| self.keys.key(*id)))?;
-        columns.extend(partial.results(&slots)?);
-        let firings = match self.spec.refires() {
-            false => vec![Firing::ONLY; order.len()],
-            true => {
-                self.version += 1;
-                let emitted = self.emitted.entry(place).or_default();
-                emitted.version = self.version;
-                let (times, keys) = (Arc::make_mut(&mut emitted.times), Arc::make_mut(&mut self.keys));
-                let firing = |(_, id): &(u32, u32)| {
-                    let next = times.entry(*id).or_insert_with(|| {
-                        keys.hold(*id);
-                        0
-                    });
-                    *next += 1;
-                    Firing::numbered(*next - 1, pane)
-                };
-                order.iter().map(firing).collect()
-            }
-        };
+        let order = in_output_order(&self.keys, partial, ids);
+        let columns = columns_of(&self.spec.codec, &self.keys, partial, &order)?;
+        let ids: Vec<u32> = order.iter().map(|(_, id)| *id).filter(|_| self.spec.refires()).collect();
+        let firings = self.firings((window.end, window.start), order.len(), &ids, pane);
         fired.window(window, by, &firings, columns);
         Ok(())
+    }
+
+    /// The which-th results of their window these are: `ids` are their keys, if windows can be emitted more than once.
+    fn firings(&mut self, place: Place, count: usize, ids: &[u32], pane: Pane) -> Vec<Firing> {
+        if !self.spec.refires() {
+            return vec![Firing::ONLY; count];
+        }
+        self.version += 1;
+        let emitted = self.emitted.entry(place).or_default();
+        emitted.version = self.version;
+        let (times, keys) = (Arc::make_mut(&mut emitted.times), Arc::make_mut(&mut self.keys));
+        let firing = |id: &u32| {
+            let next = times.entry(*id).or_insert_with(|| {
+                keys.hold(*id);
+                0
+            });
+            *next += 1;
+            Firing::numbered(*next - 1, pane)
+        };
+        ids.iter().map(firing).collect()
+    }
+
+    /// Emits a window that closes, or the next piece of it; true when that was all of it.
+    fn close_window(&mut self, slice: Slice, end: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
+        let window = Window { start: self.slicer.window_start(&slice, end), end };
+        let by = (course.reached)(self.spec.clock.goal(end));
+        let mut closing = match self.cold.closing.take() {
+            Some(closing) => closing,
+            None => {
+                if self.folds() {
+                    self.fold(first_of(slice), end)?;
+                }
+                let places = self.places_of(window);
+                match self.scattered(&places, self.is_slice())? {
+                    Some(scattered) => Closing { window: (slice, end), scattered, done: 0 },
+                    None => {
+                        self.emit_whole((window, &places), None, Pane::OnTime, by, fired)?;
+                        return Ok(true);
+                    }
+                }
+            }
+        };
+        if let Some(range) = closing.scattered.ranges.get(closing.done) {
+            self.emit_part((window, &closing.scattered, range), None, Pane::OnTime, by, fired)?;
+        }
+        closing.done += 1;
+        let is_done = closing.done >= closing.scattered.ranges.len();
+        self.cold.closing = Some(closing).filter(|_| !is_done);
+        Ok(is_done)
+    }
+
+    fn bytes_held(&self) -> usize {
+        let emitted = self.emitted.values().map(|emitted| emitted.times.capacity() * 9 + 64);
+        self.keys.byte_len() + self.held + emitted.sum::<usize>()
     }
 
     /// Length of the first slice of a cumulating window.
@@ -346,8 +483,8 @@ impl SliceWindows {
             && first.get().slice.last_end <= expired
         {
             let entry = first.remove();
-            let keys = Arc::make_mut(&mut self.keys);
-            entry.partial.ids().iter().for_each(|id| keys.release(*id));
+            self.held -= entry.bytes;
+            entry.release(Arc::make_mut(&mut self.keys));
         }
         while let Some(first) = self.emitted.first_entry()
             && first.key().0 <= expired
@@ -356,6 +493,24 @@ impl SliceWindows {
             gone.times.keys().for_each(|id| keys.release(*id));
         }
     }
+}
+
+/// Slots and keys in the order in which they come out, all or some.
+fn in_output_order(keys: &Dictionary, partial: &Partial, ids: Option<&[u32]>) -> Vec<(u32, u32)> {
+    let mut order: Vec<(u32, u32)> = match ids {
+        None => (0u32..).zip(partial.ids()).map(|(slot, id)| (slot, *id)).collect(),
+        Some(ids) => ids.iter().filter_map(|id| partial.slot_of(*id).map(|slot| (slot, *id))).collect(),
+    };
+    keys.sort_by_key(&mut order, |(_, id)| *id);
+    order
+}
+
+/// Keys and results.
+fn columns_of(codec: &KeyCodec, keys: &Dictionary, partial: &Partial, order: &[(u32, u32)]) -> Result<Vec<ArrayRef>> {
+    let slots: Vec<u32> = order.iter().map(|(slot, _)| *slot).collect();
+    let mut columns = codec.decode(order.iter().map(|(_, id)| keys.key(*id)))?;
+    columns.extend(partial.results(&slots)?);
+    Ok(columns)
 }
 
 /// The first slice of a cumulating window that holds `slice`.
@@ -375,14 +530,13 @@ impl WindowOperator for SliceWindows {
 
     fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
         let bounds = self.bounds(watermark);
-        if let Some((slice, end)) = self.next_window()
+        let begun = self.cold.closing.as_ref().map(|closing| closing.window);
+        if let Some((slice, end)) = begun.or_else(|| self.next_window())
             && end <= bounds.closed
         {
-            let window = Window { start: self.slicer.window_start(&slice, end), end };
-            if self.folds() {
-                self.fold(first_of(slice), end)?;
+            if !self.close_window(slice, end, course, fired)? {
+                return Ok(true);
             }
-            self.emit(window, None, Pane::OnTime, (course.reached)(self.spec.clock.goal(end)), fired)?;
             fired.closed += 1;
             self.closed = end;
             self.forget(if self.spec.lateness_ms == 0 { end } else { bounds.expired.min(end) });
@@ -395,6 +549,7 @@ impl WindowOperator for SliceWindows {
 
     fn tick(&mut self, by: (Cause, i64), fired: &mut Fired) -> Result<()> {
         let mut changed: BTreeMap<Place, (Window, Vec<u32>)> = BTreeMap::new();
+        let mut shown = Vec::new();
         for entry in self.slices.values_mut().filter(|entry| !entry.changed.is_empty()) {
             let ids = std::mem::take(&mut entry.changed);
             self.version += 1;
@@ -403,12 +558,15 @@ impl WindowOperator for SliceWindows {
                 let all = &mut changed.entry((window.end, window.start)).or_insert((window, Vec::new())).1;
                 all.extend_from_slice(&ids);
             }
+            shown.extend(ids);
         }
         for (window, mut ids) in changed.into_values() {
             ids.sort_unstable();
             ids.dedup();
             self.emit(window, Some(&ids), Pane::Early, by, fired)?;
         }
+        let keys = Arc::make_mut(&mut self.keys);
+        shown.into_iter().for_each(|id| keys.release(id));
         Ok(())
     }
 
@@ -428,9 +586,14 @@ impl WindowOperator for SliceWindows {
     }
 
     fn byte_len(&self) -> usize {
-        let slices = self.slices.values().map(|e| size_of::<Entry>() + e.partial.byte_len() + e.changed.capacity() * 4);
-        let emitted = self.emitted.values().map(|emitted| emitted.times.capacity() * 9 + 64);
-        self.keys.byte_len() + slices.sum::<usize>() + emitted.sum::<usize>()
+        self.bytes_held()
+    }
+
+    fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {
+        if self.held < least {
+            return Ok(());
+        }
+        self.spill_slices(spill, bytes)
     }
 
     fn save(&self) -> Result<Vec<Section>> {

@@ -136,7 +136,7 @@ fn originals(log: &LogBatch, positions: &[u64]) -> RecordColumns {
 }
 
 fn start(plan: &JobPlan, threads: usize) -> Engine {
-    let options = EngineOptions { threads, publish_from_ms: None };
+    let options = EngineOptions { threads, ..EngineOptions::default() };
     Engine::new(Arc::new(plan.clone()), vec![1], options).expect("a good plan")
 }
 

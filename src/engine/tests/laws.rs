@@ -26,6 +26,10 @@ pub(super) fn events() -> Vec<Event> {
 }
 
 pub(super) fn plan() -> JobPlan {
+    plan_of(&calls)
+}
+
+pub(super) fn plan_of(calls: &dyn Fn() -> Vec<AggregateCall>) -> JobPlan {
     let kinds = [
         WindowKind::Tumble { size_ms: 20, offset_ms: 3 },
         WindowKind::Hop { size_ms: 60, slide_ms: 10, offset_ms: 0 },
@@ -89,8 +93,12 @@ fn ranked(inner: &PipelinePlan) -> Step {
     })
 }
 
-/// Nests, ranks, counts, windows by append time, and windows that are emitted more than once.
 pub(super) fn intricate_plan() -> JobPlan {
+    intricate_plan_of(&calls)
+}
+
+/// Nests, ranks, counts, windows by append time, and windows that are emitted more than once.
+pub(super) fn intricate_plan_of(calls: &dyn Fn() -> Vec<AggregateCall>) -> JobPlan {
     let tumble = WindowKind::Tumble { size_ms: 20, offset_ms: 3 };
     let hop = WindowKind::Hop { size_ms: 25, slide_ms: 10, offset_ms: 0 };
     let session = WindowKind::Session { gap_ms: 2 };

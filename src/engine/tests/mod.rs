@@ -6,13 +6,14 @@ mod model;
 mod revisions;
 mod rows;
 mod saved;
+mod spilled;
 mod traced;
 
 use super::plan::{
     AggregateCall, AggregateFunction, Emission, EventTime, Expr, JobPlan, NamedExpr, Order, OutputPlan, PipelinePlan,
     RankPlan, SinkKind, SourcePlan, StartupMode, Step, TimeDomain, WindowKind, WindowPlan,
 };
-use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream};
+use super::{Codecs, Counters, Engine, EngineOptions, OutputBatch, OutputStream, StateMemory};
 use crate::error::Result;
 use crate::format::{Decoded, Decoder, Encoder, FormatSpec, Rejected};
 use crate::log::records::{LogBatch, RecordColumns, decode_headers};
@@ -247,8 +248,12 @@ pub(super) fn log_batch(events: &[Event], first: usize) -> LogBatch {
 }
 
 pub(super) fn engine(plan: &JobPlan, threads: usize) -> Engine {
+    engine_within(plan, threads, None)
+}
+
+pub(super) fn engine_within(plan: &JobPlan, threads: usize, memory: Option<StateMemory>) -> Engine {
     let partitions = vec![1; plan.sources.len()];
-    let options = EngineOptions { threads, publish_from_ms: None };
+    let options = EngineOptions { threads, memory, ..EngineOptions::default() };
     Engine::with_codecs(Arc::new(plan.clone()), &partitions, options, LINES, None).expect("a good plan")
 }
 

@@ -243,10 +243,7 @@ fn bad_plans_are_refused() {
         WindowKind::Session { gap_ms: 0 },
     ] {
         let plan = Arc::new(job(Times::default(), vec![windowed(kind, vec![])]));
-        assert!(
-            Engine::with_codecs(plan, &[1], EngineOptions { threads: 1, publish_from_ms: None }, LINES, None).is_err(),
-            "{kind:?}"
-        );
+        assert!(Engine::with_codecs(plan, &[1], EngineOptions::default(), LINES, None).is_err(), "{kind:?}");
     }
 }
 
@@ -258,8 +255,7 @@ fn through_the_real_formats() {
     plan.sources[0].columns.truncate(2);
     plan.sources[0].schema = Arc::new(source_schema().project(&[0, 1]).expect("columns"));
     plan.outputs[0].format = FormatSpec::Json(JsonOptions::default());
-    let mut engine =
-        Engine::new(Arc::new(plan), vec![1], EngineOptions { threads: 1, publish_from_ms: None }).expect("a good plan");
+    let mut engine = Engine::new(Arc::new(plan), vec![1], EngineOptions::default()).expect("a good plan");
     let value = r#"{"k":"a","ts":"1970-01-01 00:00:01.000","v":1}"#.to_owned();
     let good = Event { append_us: 0, partition: 0, value };
     let bad = Event { append_us: 0, partition: 0, value: "{".to_owned() };

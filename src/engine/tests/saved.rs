@@ -42,8 +42,9 @@ fn sorted(section: &Section) -> Vec<String> {
     lines
 }
 
-fn cut(plan: &JobPlan, events: &[Event], seed: u64, every: u64) -> Collected {
-    let mut engine = engine(plan, 1);
+/// Runs the events on engines that are saved, and most times restored, every now and then.
+pub(super) fn cut(make: &dyn Fn(usize) -> Engine, events: &[Event], seed: u64, every: u64) -> Collected {
+    let mut engine = make(1);
     let mut collected = Collected::default();
     let mut last: Option<EngineState> = None;
     for (n, batch) in (0u64..).zip(batches(events, 40)) {
@@ -60,7 +61,8 @@ fn cut(plan: &JobPlan, events: &[Event], seed: u64, every: u64) -> Collected {
                 last = Some(state);
                 continue;
             }
-            engine = restored(plan, 1 + usize::try_from(dice / 8 % 3).expect("small"), &written(&state));
+            let threads = 1 + usize::try_from(dice / 8 % 3).expect("small");
+            engine = make(threads).loaded(&written(&state)).expect("its own state");
             // What is restored can be saved again, and is the same.
             let again = engine.save().expect("nothing came out of it");
             let tables = |state: &EngineState| {
@@ -83,7 +85,7 @@ fn where_an_engine_is_saved_and_restored_does_not_show() {
         assert!(expected.main[0].len() > 500 && counters.rows_in == 3_000);
         for seed in seeds {
             println!("seed {seed}");
-            assert!(cut(&plan, events, seed, 9) == expected, "seed {seed}");
+            assert!(cut(&|threads| engine(&plan, threads), events, seed, 9) == expected, "seed {seed}");
         }
     }
 }

@@ -13,7 +13,7 @@ fn asked(window_start_ms: i64, key: Option<&str>) -> Asked {
 }
 
 fn traced(plan: &JobPlan, events: &[Event], asked: &Asked, size: usize) -> (Collected, Tracing) {
-    let options = EngineOptions { threads: 1, publish_from_ms: None };
+    let options = EngineOptions::default();
     let mut engine =
         Engine::with_codecs(Arc::new(plan.clone()), &[1], options, LINES, Some(asked)).expect("a good plan");
     let mut collected = Collected::default();

@@ -1,8 +1,10 @@
 //! Slices and what is known of emitted windows as tables.
 
+use super::cold::each_part;
 use super::{Emitted, Entry, Partial, Place, SliceWindows, place_of};
 use crate::engine::operators::{WindowSpec, no_section, time_field, times};
 use crate::error::{Error, Result};
+use crate::state::dictionary::Dictionary;
 use crate::state::section::{Keyed, PIECE_ROWS, Section, column};
 use crate::window::Window;
 use crate::window::assign::{Slice, Slicer};
@@ -40,6 +42,26 @@ fn bounds(own: &[ArrayRef]) -> (&[i64], &[i64]) {
     (starts.values(), own[1].as_primitive::<TimestampMillisecondType>().values())
 }
 
+/// The rows of a slice; `changed` are the keys that a tick has yet to show, if there are ticks.
+fn rows_of(
+    table: &Keyed,
+    slice: Slice,
+    (keys, partial, changed): (&Dictionary, &Partial, Option<&[u32]>),
+    take: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let all: Vec<u32> = (0u32..).take(partial.ids().len()).collect();
+    for slots in all.chunks(PIECE_ROWS) {
+        let ids = slots.iter().map(|slot| partial.ids()[*slot as usize]);
+        let mut own = vec![times(slots.iter().map(|_| slice.start)), times(slots.iter().map(|_| slice.end))];
+        if let Some(changed) = changed {
+            let is_changed = ids.clone().map(|id| Some(changed.binary_search(&id).is_ok()));
+            own.push(Arc::new(is_changed.collect::<BooleanArray>()));
+        }
+        take(table.batch(ids.map(|id| keys.key(id)), own, partial.save(slots)?)?)?;
+    }
+    Ok(())
+}
+
 impl SliceWindows {
     pub(super) fn sections(&self) -> Result<Vec<Section>> {
         let closed = TimestampMillisecondArray::from(vec![Some(self.closed).filter(|end| *end != i64::MIN)]);
@@ -52,20 +74,21 @@ impl SliceWindows {
     fn slice_section(&self, entry: &Entry) -> Section {
         let (table, keys, partial) =
             (Arc::clone(&self.tables.slices), Arc::clone(&self.keys), Arc::clone(&entry.partial));
-        let (slice, early, changed) = (entry.slice, self.spec.early, entry.changed.clone());
+        let (cold_tables, cold) = (Arc::clone(&self.cold.tables), entry.cold.clone());
+        let (slice, changed) = (entry.slice, self.spec.early.then(|| entry.changed.clone()));
         let name = format!("{SLICE}/{}..{}", slice.start, slice.end);
         Section::lazy(name, Arc::clone(table.schema()), Some(entry.version), move |take| {
-            let all: Vec<u32> = (0u32..).take(partial.ids().len()).collect();
-            for slots in all.chunks(PIECE_ROWS) {
-                let ids = slots.iter().map(|slot| partial.ids()[*slot as usize]);
-                let mut own = vec![times(slots.iter().map(|_| slice.start)), times(slots.iter().map(|_| slice.end))];
-                if early {
-                    let is_changed = ids.clone().map(|id| Some(changed.binary_search(&id).is_ok()));
-                    own.push(Arc::new(is_changed.collect::<BooleanArray>()));
-                }
-                take(table.batch(ids.map(|id| keys.key(id)), own, partial.save(slots)?)?)?;
+            if cold.is_empty() {
+                return rows_of(&table, slice, (&keys, &partial, changed.as_deref()), take);
             }
-            Ok(())
+            each_part(&cold_tables, (&cold, &keys, &partial), &mut |mut own, part| {
+                let changed = changed.as_ref().map(|changed| {
+                    let mut own: Vec<u32> = changed.iter().map(|id| own.insert(keys.key(*id))).collect();
+                    own.sort_unstable();
+                    own
+                });
+                rows_of(&table, slice, (&own, &part, changed.as_deref()), take)
+            })
         })
     }
 
@@ -112,10 +135,7 @@ impl SliceWindows {
             keys.intern(&read.keys, group, &mut ids);
             let entry = match self.slices.entry(place_of(&slice)) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    let partial = Arc::new(Partial::new(&self.spec.aggregates)?);
-                    entry.insert(Entry { slice, partial, changed: Vec::new(), version: 0 })
-                }
+                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Entry::new(slice, &self.spec, 0)?),
             };
             let states: Vec<Vec<ArrayRef>> =
                 read.states.iter().map(|state| state.iter().map(|column| column.slice(from, len)).collect()).collect();
@@ -125,11 +145,11 @@ impl SliceWindows {
             if let Some(is_changed) = read.own.get(2) {
                 let is_changed = is_changed.as_boolean();
                 let changed = ids.iter().zip(group).filter(|(_, row)| is_changed.value(**row as usize));
-                entry.changed.extend(changed.map(|(id, _)| *id));
-                entry.changed.sort_unstable();
+                entry.change(&changed.map(|(id, _)| *id).collect::<Vec<_>>(), keys);
             }
             self.version += 1;
             entry.version = self.version;
+            self.held = self.held - entry.bytes + entry.measure();
         }
         Ok(())
     }

@@ -1,0 +1,26 @@
+//! `--state-memory`, wherever jobs run.
+
+use super::units::parse_bytes;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::state::spill::Budget;
+use clap::Args as ClapArgs;
+use std::sync::Arc;
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct MemoryArgs {
+    /// Memory for the state of windows, of all jobs together. What is beyond it goes to disk; the output is the same with any
+    /// [default: half of the machine's]
+    #[arg(long, value_name = "SIZE")]
+    state_memory: Option<String>,
+}
+
+impl MemoryArgs {
+    pub fn budget(&self, env: &Env) -> Result<Arc<Budget>> {
+        let Some(text) = &self.state_memory else { return Ok(Budget::of_machine(env)) };
+        match parse_bytes(text).map_err(|e| e.context("--state-memory"))? {
+            0 => Err(Error::input("--state-memory 0: state needs some memory").with_hint("for example 512MiB")),
+            bytes => Ok(Budget::new(bytes)),
+        }
+    }
+}
