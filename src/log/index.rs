@@ -104,6 +104,8 @@ pub(crate) struct Index {
     accepted: BTreeSet<(TopicId, Position)>,
     /// Files that are in history now, while readers may still hold them.
     retired: Vec<Weak<JournalFile>>,
+    /// Their maps, which may be looked at for longer.
+    maps: Vec<(u64, Weak<()>)>,
     /// The records before those of the frames. Here, so that records go over to it at one moment for everybody who looks.
     pub history: History,
 }
@@ -233,7 +235,11 @@ impl Index {
         let sealed = self.files.len().saturating_sub(1);
         let gone = self.files.partition_point(|file| file.file.number() <= through).min(sealed);
         self.retired.retain(|file| file.strong_count() > 0);
-        self.retired.extend(self.files.drain(..gone).map(|file| Arc::downgrade(&file.file)));
+        self.maps.retain(|(_, map)| map.strong_count() > 0);
+        for FileIndex { file, .. } in self.files.drain(..gone) {
+            self.retired.push(Arc::downgrade(&file));
+            self.maps.push((file.number(), file.map_in_use()));
+        }
     }
 
     /// True if records of the file may still be read from it.
@@ -241,6 +247,11 @@ impl Index {
         let is = |file: &Arc<JournalFile>| file.number() == number;
         self.files.iter().any(|file| is(&file.file))
             || self.retired.iter().filter_map(Weak::upgrade).any(|file| is(&file))
+    }
+
+    /// True if bytes of the file may still be looked at.
+    pub fn maps(&self, number: u64) -> bool {
+        self.holds(number) || self.maps.iter().any(|(of, map)| *of == number && map.strong_count() > 0)
     }
 
     /// From now on readers pass these losses.

@@ -1,8 +1,7 @@
 //! Journal files: their names, how they come to be, and how their bytes are read.
 //!
-//! A file grows as it is written; it is not pre-allocated. Measured, fallocate did not make syncs faster, and pre-written
-//! files only pay once sealed ones are recycled. Zeros behind the last frame are an end like the end of the file, so
-//! pre-written files need no change of the format.
+//! A file grows as it is written, or it is one that was written before, see [`spare`](super::spare). Some zeros behind the last frame
+//! are an end like the end of the file.
 
 use crate::env::{DiskFile, Env, Mapped, OpenMode, replace_file, replace_file_unsynced};
 use crate::error::{Error, Result};
@@ -12,7 +11,7 @@ use crate::log::mutant::Mutant;
 use crate::log::options::LogOptions;
 use arrow::buffer::{Buffer, MutableBuffer};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const ENDING: &str = ".journal";
 
@@ -59,13 +58,18 @@ pub(crate) struct JournalFile {
     path: PathBuf,
     header: FileHeader,
     access: Mutex<Access>,
+    /// Held by its map, which may be in use for longer than this.
+    map_in_use: Arc<()>,
 }
 
-struct Owner(Mapped);
+struct Owner {
+    map: Mapped,
+    _in_use: Arc<()>,
+}
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 
@@ -83,12 +87,22 @@ impl JournalFile {
     /// The newest file.
     pub fn open_active(env: &Env, path: PathBuf, header: &FileHeader) -> Result<Arc<JournalFile>> {
         let file = env.disk.open(&path, OpenMode::ReadWrite).map_err(|cause| Error::io("opening", &path, cause))?;
-        Ok(Arc::new(JournalFile { env: env.clone(), path, header: *header, access: Mutex::new(Access::Active(file)) }))
+        Ok(JournalFile::with(env, path, header, Access::Active(file)))
     }
 
     /// A file that is never written again.
     pub fn sealed(env: &Env, path: PathBuf, header: &FileHeader) -> Arc<JournalFile> {
-        Arc::new(JournalFile { env: env.clone(), path, header: *header, access: Mutex::new(Access::Sealed) })
+        JournalFile::with(env, path, header, Access::Sealed)
+    }
+
+    fn with(env: &Env, path: PathBuf, header: &FileHeader, access: Access) -> Arc<JournalFile> {
+        let (env, header, access) = (env.clone(), *header, Mutex::new(access));
+        Arc::new(JournalFile { env, path, header, access, map_in_use: Arc::new(()) })
+    }
+
+    /// Counts, besides this, a map of the file that is in use.
+    pub fn map_in_use(&self) -> Weak<()> {
+        Arc::downgrade(&self.map_in_use)
     }
 
     /// From now on it is not written.
@@ -133,7 +147,8 @@ impl JournalFile {
         }
         let io = |cause| Error::io("mapping", &self.path, cause);
         let file = self.env.disk.open(&self.path, OpenMode::Read).map_err(io)?;
-        let bytes = Buffer::from(bytes::Bytes::from_owner(Owner(file.map().map_err(io)?)));
+        let owner = Owner { map: file.map().map_err(io)?, _in_use: Arc::clone(&self.map_in_use) };
+        let bytes = Buffer::from(bytes::Bytes::from_owner(owner));
         *access = Access::Mapped(bytes.clone());
         Ok(bytes)
     }

@@ -40,6 +40,7 @@ mod seek;
 mod shared;
 mod snapshot;
 mod space;
+mod spare;
 pub mod topic;
 mod trim;
 mod waiting;
@@ -187,12 +188,16 @@ impl Log {
             ends: opened.ends,
             view: opened.view,
         };
+        let journal = dir.join(open::JOURNAL_DIR);
+        let spares = spare::Spares::new(env, &journal, options.file_bytes)?;
         let snapshots = snapshot::task::Progress::new(opened.place.log_id, &*state.view, &opened.index);
         let shared = Arc::new(Shared {
             env: env.clone(),
             space,
             data: dir.to_owned(),
-            journal: dir.join(open::JOURNAL_DIR),
+            journal,
+            written: Mutex::new((0, 0)),
+            spares,
             options,
             queue: Mutex::new(Queue::default()),
             for_encoder: Condvar::new(),

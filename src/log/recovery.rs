@@ -20,7 +20,7 @@ pub(crate) enum TailItem {
     /// Bytes that are no frame, with a frame behind them.
     Gap { at: u64 },
     /// Bytes to the end that are no frame.
-    Tail { at: u64, all_zero: bool },
+    Tail { at: u64, ended: bool },
 }
 
 impl TailItem {
@@ -33,7 +33,7 @@ impl TailItem {
                 intact: frame.intact(),
             },
             Item::Gap { at, .. } => TailItem::Gap { at: *at },
-            Item::Tail { at, all_zero } => TailItem::Tail { at: *at, all_zero: *all_zero },
+            Item::Tail { at, ended } => TailItem::Tail { at: *at, ended: *ended },
         }
     }
 
@@ -74,7 +74,7 @@ pub(crate) fn judge_tail(first: FrameSeq, known: FrameSeq, items: &[TailItem]) -
                 hole_at = Some(at);
                 continue;
             }
-            TailItem::Tail { at, all_zero } => (at, !all_zero),
+            TailItem::Tail { at, ended } => (at, !ended),
             TailItem::Frame { at, seq, intact, .. } => {
                 // A lost stretch of which any frame was never acknowledged ends the log: at its start if none was, else behind it.
                 let missing = (seq > expected).then_some((expected, FrameSeq(seq.0 - 1)));
@@ -365,12 +365,12 @@ mod tests {
 
     #[test]
     fn a_tail_is_torn_only_where_nothing_proves_that_it_was_durable() {
-        let end = TailItem::Tail { at: 900, all_zero: true };
-        let torn = TailItem::Tail { at: 900, all_zero: false };
+        let end = TailItem::Tail { at: 900, ended: true };
+        let torn = TailItem::Tail { at: 900, ended: false };
         let gap = |at| TailItem::Gap { at };
         let plan = |keep, end, cut, unproven_from| TailPlan { keep, end, cut, unproven_from };
         let cases: Vec<(&str, Vec<TailItem>, TailPlan)> = vec![
-            ("empty", vec![TailItem::Tail { at: 100, all_zero: true }], plan(0, 100, false, 100)),
+            ("empty", vec![TailItem::Tail { at: 100, ended: true }], plan(0, 100, false, 100)),
             ("clean", vec![frame(100, 5, 4, true), frame(200, 6, 5, true), end], plan(2, 900, false, 200)),
             ("torn bytes at the end", vec![frame(100, 5, 4, true), torn], plan(1, 900, true, 100)),
             ("damaged, unproven", vec![frame(100, 5, 4, false), frame(200, 6, 4, true), end], plan(0, 100, true, 100)),

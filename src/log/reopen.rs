@@ -97,13 +97,17 @@ impl Log {
 fn cut_behind(shared: &Shared, place: &Place) -> Result<Option<TornTail>> {
     let journal: &Path = &shared.journal;
     let entries = shared.env.disk.list(journal).map_err(|cause| Error::io("listing", journal, cause))?;
+    let (written, written_to) = *shared.written.lock().unwrap_or_else(PoisonError::into_inner);
     let mut bytes = 0;
     let mut behind = Vec::new();
     for entry in &entries {
         let name = entry.name.strip_suffix(".tmp").unwrap_or(&entry.name);
         match file_number(name) {
             Some(number) if number > place.number => behind.push(number),
-            Some(number) if number == place.number && name == entry.name => bytes = entry.len.saturating_sub(place.at),
+            Some(number) if number == place.number && name == entry.name => {
+                let to = if number == written { written_to.min(entry.len) } else { entry.len };
+                bytes = to.saturating_sub(place.at);
+            }
             _ => {}
         }
     }

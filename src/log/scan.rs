@@ -6,6 +6,7 @@ use crate::log::frame::footer::FooterFrame;
 use crate::log::frame::header::{FRAMES_AT, FrameHeader, may_begin, resealed};
 use crate::log::frame::{Part, crc, padded};
 use crate::log::mutant::Mutant;
+use crate::log::spare::END;
 
 /// The metadata section of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,8 @@ pub(crate) enum Item<'a> {
     /// Bytes from `at` to the end are no frame.
     Tail {
         at: u64,
-        all_zero: bool,
+        /// The writer left it at that: nothing follows, or [`END`].
+        ended: bool,
     },
 }
 
@@ -156,7 +158,7 @@ impl<'a> Iterator for Scan<'a> {
             return Some(Item::Gap { at, to });
         }
         self.done = true;
-        let all_zero = rest.iter().all(|byte| *byte == 0);
-        Some(Item::Tail { at: at.min(self.bytes.len() as u64), all_zero })
+        let ended = rest.iter().zip(END).all(|(byte, end)| *byte == end);
+        Some(Item::Tail { at: at.min(self.bytes.len() as u64), ended })
     }
 }

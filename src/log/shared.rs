@@ -14,6 +14,7 @@ use crate::log::queue::Waiting;
 use crate::log::retention::Clocks;
 use crate::log::seek::Learned;
 use crate::log::space::{ROOM_HINT, Space};
+use crate::log::spare::Spares;
 use crate::log::topic::Topics;
 use crate::metrics::Counter;
 use crate::time::append_clock::AppendClock;
@@ -76,6 +77,10 @@ pub(crate) struct Shared {
     pub data: PathBuf,
     /// The folder of the journal files.
     pub journal: PathBuf,
+    /// The file that is written, and how far. What stands behind that in it is not of this life.
+    pub written: Mutex<(u64, u64)>,
+    /// Files for its next ones.
+    pub spares: Spares,
     pub options: LogOptions,
     pub queue: Mutex<Queue>,
     /// Something for the encoder to do.

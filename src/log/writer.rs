@@ -19,6 +19,7 @@ use crate::log::recovery::GoOn;
 use crate::log::repeat;
 use crate::log::shared::Shared;
 use crate::log::space::{ROOM_HINT, is_full, is_full_error};
+use crate::log::spare::END;
 use crate::types::{AppendTime, FrameSeq, Offset};
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
@@ -81,6 +82,8 @@ pub(crate) struct Writer {
     unsynced: Vec<Unsynced>,
     /// When the first of those was written, monotonic.
     unsynced_since_us: u64,
+    /// The file goes on up to here, with bytes that mean nothing.
+    room_end: u64,
 }
 
 enum Next {
@@ -100,6 +103,7 @@ impl Writer {
     ) -> Result<Writer> {
         let file = journal_file.active().ok_or_else(|| Error::internal("the newest journal file is not open"))?;
         let synced_end = FrameSeq(place.go_on.seq.0 - 1);
+        let room_end = file.len().map_err(|cause| Error::io("opening", journal_file.path(), cause))?;
         let good =
             Good { file: file.clone(), journal_file: journal_file.clone(), place, footer: footer.mark(), synced_end };
         Ok(Writer {
@@ -113,6 +117,7 @@ impl Writer {
             begun: VecDeque::new(),
             unsynced: Vec::new(),
             unsynced_since_us: 0,
+            room_end,
         })
     }
 
@@ -134,6 +139,8 @@ impl Writer {
             self.shared.fail(cause.message());
             return;
         }
+        // Bytes that mean nothing cost the next opening time, nothing else.
+        let _ = self.drop_room(self.good.place.at);
         // A view that cannot be saved costs the next opening time, nothing else.
         let _ = self.shared.state().view.save();
     }
@@ -251,8 +258,10 @@ impl Writer {
         let Err(failure) = self.write(&mut issue.writes) else { return Ok(()) };
         let Failure::Full(_) = &failure else { return Err(failure) };
         self.cut_back().map_err(Failure::Broken)?;
-        // A ballast that cannot be removed is no help; that is all.
-        if !self.shared.space.met_full(&self.shared.env).unwrap_or(false) {
+        // What cannot be removed is no help; that is all.
+        let spares = self.shared.spares.give_up(&*self.shared.env.disk).unwrap_or(false);
+        let ballast = self.shared.space.met_full(&self.shared.env).unwrap_or(false);
+        if !spares && !ballast {
             return Err(failure);
         }
         let again = self.write(&mut issue.writes);
@@ -281,7 +290,12 @@ impl Writer {
                 from += frame.header.frame_len as usize;
             }
             self.footer.bytes(&write.bytes);
+            let end = write.at + write.bytes.len() as u64;
+            *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner) = (write.number, end);
             self.write_bytes(write.at, &write.bytes)?;
+            if end < self.room_end {
+                self.write_bytes(end, &END)?;
+            }
         }
         Ok(())
     }
@@ -306,8 +320,20 @@ impl Writer {
         synced.map_err(|cause| Error::io("syncing", self.journal_file.path(), cause))
     }
 
+    /// Ends the file there, if it goes on.
+    fn drop_room(&self, end: u64) -> Result<()> {
+        if end >= self.room_end {
+            return Ok(());
+        }
+        self.file.set_len(end).map_err(|cause| Error::io("ending", self.journal_file.path(), cause))
+    }
+
     /// The old file is durable as a whole before the new one has a name: a file behind it proves it complete.
     fn begin_file(&mut self, header: &FileHeader) -> Result<(), Failure> {
+        if header.previous_len < self.room_end {
+            // First of all, so that what follows is never seen before bytes that mean nothing.
+            self.drop_room(header.previous_len).and_then(|()| self.sync()).map_err(Failure::Broken)?;
+        }
         if let Some(footer) = self.footer.finish(header.previous_len) {
             self.write_bytes(header.previous_len, &footer)?;
         }
@@ -316,13 +342,27 @@ impl Writer {
         }
         self.ended.push(std::mem::replace(&mut self.footer, FooterBuilder::new(header)));
         self.synced_end = FrameSeq(header.first_seq.0 - 1);
-        let created = create_file(&self.shared.env, &self.shared.journal, header, &self.shared.options);
-        let next = created.map_err(Failure::of)?;
+        let next = self.next_file(header).map_err(Failure::of)?;
         let open = next.active().ok_or_else(|| Error::internal("a new journal file is not open"));
         self.file = open.map_err(Failure::Broken)?;
+        self.room_end = self.file.len().map_err(|e| Failure::Broken(Error::io("opening", next.path(), e)))?;
         self.begun.push_back(next.clone());
         self.journal_file = next;
         Ok(())
+    }
+
+    /// A file that was written before, if there is one, or a new one.
+    fn next_file(&self, header: &FileHeader) -> Result<Arc<JournalFile>> {
+        let Shared { env, journal, options, spares, .. } = &*self.shared;
+        let path = journal.join(file_name(header.number));
+        let io = |cause| Error::io("creating", &path, cause);
+        if !spares.begin(&*env.disk, &path, header).map_err(io)? {
+            return create_file(env, journal, header, options);
+        }
+        if !options.has(Mutant::NoFolderSync) {
+            env.disk.sync_dir(journal).map_err(io)?;
+        }
+        JournalFile::open_active(env, path, header)
     }
 
     /// Undoes the group at hand, durably: files it began go, the newest first, and the one before them ends where it did.
@@ -343,6 +383,7 @@ impl Writer {
         self.shared.syncs.add(1);
         self.good.file.sync_data().map_err(io)?;
         (self.file, self.journal_file) = (self.good.file.clone(), self.good.journal_file.clone());
+        self.room_end = 0;
         // What was written before that group is durable by now.
         self.good.synced_end = FrameSeq(self.good.place.go_on.seq.0 - 1);
         self.synced_end = self.good.synced_end;

@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{Partitioning, Record, RecordColumns};
-use crate::log::{AppendBatch, Consumer, Log, TopicConfig};
+use crate::log::{AppendBatch, Consumer, Log, LogOptions, TopicConfig};
 use crate::types::{PartitionId, TopicId};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,12 +31,16 @@ const APPEND_RECORDS: usize = 32;
 const APPEND_REST_US: u64 = 2_000;
 
 pub(super) fn run(env: &Env, printer: &Printer, setup: &Setup, dir: &Path) -> Result<()> {
-    let log = open(env, &dir.join("log"))?;
+    let dir = dir.join("log");
+    let log = open(env, &dir)?;
     let events = Events { count: setup.events, keys: 10_000, partitions: 1 };
     let event_bytes = generate(&log, "one", &events)?;
     generate(&log, "many", &Events { partitions: setup.consumers, ..events })?;
     let live = log.create_topic("live", TopicConfig::default())?.id();
     log.keep()?;
+    log.close()?;
+    // From here on it is a log as in use, which seals what replays write.
+    let log = Log::open(env, &dir, LogOptions::default())?;
     let mut one = Series::new("one consumer, one partition", "MB/s");
     let mut many = Series::new("a consumer on each of many partitions, together", "MB/s");
     let mut ratio = Series::new("many / one", "ratio");

@@ -151,8 +151,9 @@ pub(crate) fn remove_step(shared: &Arc<Shared>) -> Result<bool> {
         return Ok(true);
     }
     let path = journal.join(name);
-    shared.env.disk.remove_file(&path).map_err(|cause| Error::io("removing", &path, cause))?;
-    shared.env.disk.sync_dir(journal).map_err(|cause| Error::io("syncing", journal, cause))?;
+    let mapped = shared.index(|index| index.maps(number));
+    let retired = shared.spares.retire(&*shared.env.disk, &path, mapped);
+    retired.map_err(|cause| Error::io("removing", &path, cause))?;
     Ok(true)
 }
 

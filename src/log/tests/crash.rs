@@ -258,3 +258,25 @@ fn every_byte_of_a_torn_write_is_a_place_to_tear() {
     tell_states("one write, cut at every byte and sector", states);
     assert!(states.crashes > 200, "only {states:?}");
 }
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_file_that_is_written_again() {
+    let names = |disk: &SimDisk, ending: &str| -> Vec<PathBuf> {
+        let paths = journal_files(disk).into_keys();
+        paths.filter(|path| path.extension().is_some_and(|found| found == ending)).collect()
+    };
+    let mut filled = vec![Step::Create];
+    filled.extend([Step::Roll; 12]);
+    filled.extend([Step::Keep; 2]);
+    for tail in [&[Step::Append, Step::Roll, Step::Append, Step::Batch][..], &[Step::Roll, Step::Roll, Step::Append]] {
+        let steps = [&filled[..], tail].concat();
+        let history = history::play(5, &small(), &steps);
+        let from = history.marks[filled.len() - 1];
+        let disks = history.sim.disk.replay(&history.base);
+        let (before, after) = (names(&disks[from], "spare"), names(&history.sim.disk, "spare"));
+        assert!(after.len() < before.len(), "no file was written again: {before:?}, {after:?}");
+        let states = every_crash(&history, from, Fineness::COARSE);
+        tell_states(&format!("{} steps in files that are written again", tail.len()), states);
+        assert!(states.crashes > 50, "only {states:?}");
+    }
+}

@@ -276,6 +276,33 @@ fn a_reader_keeps_its_file_until_it_lets_go() {
 }
 
 #[test]
+fn a_journal_file_that_somebody_looks_at_is_not_written_again() {
+    let mut steps = vec![Step::Create];
+    steps.extend([Step::Roll; 6]);
+    let history = play(3, &small(), &steps);
+    let endings = |ending: &str| {
+        let files = history.sim.disk.files().into_keys();
+        files.filter(|path| path.extension().is_some_and(|found| found == ending)).count()
+    };
+    let log = history.open(&history.sim);
+    let topics: Vec<_> = log.topics().iter().map(crate::log::Topic::id).collect();
+    let mut reader = log.reader(&topics, Position(0));
+    let held = reader.next(log.durable_end()).unwrap().unwrap();
+    let (before, rows) = (endings("journal"), rows_of(&held));
+    drop(reader);
+    for _ in 0..3 {
+        log.keep().unwrap();
+        log.append_wait(AppendBatch::records(topics[0], values(&["x"; 400]))).unwrap();
+    }
+    assert!(endings("spare") > 0 && endings("journal") < before, "of {before}: {}", endings("spare"));
+    assert!(!history.sim.disk.files().contains_key(&dir().join("journal/0000000001.spare")), "kept while it is held");
+    (0..12).for_each(|_| drop(log.append_wait(AppendBatch::records(topics[0], values(&["y"; 1_500]))).unwrap()));
+    assert_eq!(rows_of(&held), rows, "bytes changed under a reader's feet");
+    log.close().unwrap();
+    assert!(history.open(&history.sim).report().is_clean());
+}
+
+#[test]
 fn a_power_cut_anywhere_in_merging_rebuilding_and_letting_go_loses_nothing() {
     let mut steps = vec![Step::Roll; 18];
     steps.extend([Step::Create, Step::Keep]);

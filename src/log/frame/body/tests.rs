@@ -73,7 +73,7 @@ proptest! {
         let mut file = vec![0; usize::try_from(FRAMES_AT).unwrap()];
         file.extend_from_slice(&bytes);
         let items: Vec<Item<'_>> = Scan::new(&file, 7, true).collect();
-        let [Item::Frame(found), Item::Tail { all_zero: true, .. }] = &items[..] else {
+        let [Item::Frame(found), Item::Tail { ended: true, .. }] = &items[..] else {
             return Err(TestCaseError::fail(format!("{items:?}")));
         };
         prop_assert!(found.intact());
