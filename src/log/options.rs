@@ -122,8 +122,8 @@ pub struct LogOptions {
     /// True (the default): journal files that are full are sealed into history, by topic and column. What is in history is
     /// read in any case.
     pub history: bool,
-    /// Bytes of decoded row groups of history that are kept for all readers together. Default 256 MiB. Less costs decoding a
-    /// row group again when several readers are at different places of it.
+    /// Bytes of decoded row groups of history that are kept for all readers together, an eighth of them for groups that one reader alone
+    /// has asked for. Default 256 MiB. Less costs decoding a row group again when several readers are at different places of it.
     pub history_cache_bytes: usize,
     /// Appends are slowed while full journal files of more than this many bytes wait to be sealed in the background. Default 1 GiB.
     pub unsealed_bytes_max: u64,

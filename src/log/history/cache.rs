@@ -1,5 +1,6 @@
 //! Decoded row groups, shared by all readers: each is decoded once however many ask for it at the same time, and all
-//! together take a bounded number of bytes.
+//! together take a bounded number of bytes. Groups that were asked for once take an eighth of them, no more: a reader that goes through
+//! the past alone works in memory that stays the same, and leaves to others what they have asked for again.
 
 use super::entry::HistoryEntry;
 use crate::error::Result;
@@ -81,14 +82,38 @@ struct Kept {
     /// 0 until it is decoded.
     bytes: usize,
     used: u64,
+    /// It was asked for more than once.
+    is_shared: bool,
 }
+
+/// Decoded groups in the order of their last use.
+#[derive(Default)]
+struct ByUse {
+    /// The key of each, the least recently used first.
+    keys: BTreeMap<u64, (u64, usize)>,
+    bytes: usize,
+}
+
+impl ByUse {
+    fn add(&mut self, kept: &Kept, key: (u64, usize)) {
+        self.keys.insert(kept.used, key);
+        self.bytes += kept.bytes;
+    }
+
+    fn remove(&mut self, kept: &Kept) {
+        self.keys.remove(&kept.used);
+        self.bytes -= kept.bytes;
+    }
+}
+
+/// The part of all bytes that groups asked for once may take.
+const ONCE: usize = 8;
 
 #[derive(Default)]
 struct State {
     kept: BTreeMap<(u64, usize), Vec<Kept>>,
-    /// Key of each decoded group, the least recently used first.
-    by_use: BTreeMap<u64, (u64, usize)>,
-    bytes: usize,
+    once: ByUse,
+    shared: ByUse,
     uses: u64,
     decoded: u64,
 }
@@ -116,14 +141,17 @@ impl State {
         let kept = self.kept.entry(key).or_default();
         if let Some(kept) = kept.iter_mut().find(|kept| serves(&kept.projection, projection)) {
             if kept.bytes > 0 {
-                self.by_use.remove(&kept.used);
-                self.by_use.insert(now, key);
+                if kept.is_shared { &mut self.shared } else { &mut self.once }.remove(kept);
             }
-            kept.used = now;
+            (kept.used, kept.is_shared) = (now, true);
+            if kept.bytes > 0 {
+                self.shared.add(kept, key);
+            }
             return kept.slot.clone();
         }
         let slot = Arc::new(Slot::default());
-        kept.push(Kept { projection: projection.clone(), slot: slot.clone(), bytes: 0, used: now });
+        let projection = projection.clone();
+        kept.push(Kept { projection, slot: slot.clone(), bytes: 0, used: now, is_shared: false });
         slot
     }
 
@@ -136,16 +164,28 @@ impl State {
         let kept = self.kept.get_mut(&key).and_then(|kept| kept.iter_mut().find(|kept| Arc::ptr_eq(&kept.slot, slot)));
         if let Some(kept) = kept {
             kept.bytes = bytes;
-            self.by_use.insert(kept.used, key);
-            self.bytes += bytes;
+            if kept.is_shared { &mut self.shared } else { &mut self.once }.add(kept, key);
         }
-        while self.bytes > bytes_max {
-            let Some((used, key)) = self.by_use.pop_first() else { break };
-            let kept = self.kept.entry(key).or_default();
-            self.bytes -= kept.extract_if(.., |kept| kept.used == used).map(|kept| kept.bytes).sum::<usize>();
-            if kept.is_empty() {
-                self.kept.remove(&key);
-            }
+        // The newest one stays, however large it is.
+        while self.once.keys.len() > 1 && self.once.bytes > bytes_max / ONCE {
+            State::drop_oldest(&mut self.kept, &mut self.once);
+        }
+        while self.bytes() > bytes_max {
+            let from = if self.shared.keys.is_empty() { &mut self.once } else { &mut self.shared };
+            State::drop_oldest(&mut self.kept, from);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.once.bytes + self.shared.bytes
+    }
+
+    fn drop_oldest(all: &mut BTreeMap<(u64, usize), Vec<Kept>>, by_use: &mut ByUse) {
+        let Some((used, key)) = by_use.keys.first_key_value().map(|(used, key)| (*used, *key)) else { return };
+        let kept = all.entry(key).or_default();
+        kept.extract_if(.., |kept| kept.used == used).for_each(|kept| by_use.remove(&kept));
+        if kept.is_empty() {
+            all.remove(&key);
         }
     }
 
@@ -212,6 +252,6 @@ impl Cache {
     /// What it holds and has done.
     pub fn usage(&self) -> CacheUse {
         let state = self.state();
-        CacheUse { bytes: state.bytes, decoded: state.decoded }
+        CacheUse { bytes: state.bytes(), decoded: state.decoded }
     }
 }

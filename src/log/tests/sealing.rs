@@ -488,6 +488,20 @@ fn who_asks_for_the_same_row_group_at_the_same_time_shares_one_decoding() {
 }
 
 #[test]
+fn a_reader_alone_takes_little_of_the_cache_and_two_together_more() {
+    let sim = Sim::new(7);
+    let max = 256 << 10;
+    let (log, topic, rows) = filled(&sim, LogOptions { history_cache_bytes: max, ..small() }, 1, 200);
+    log.keep().unwrap();
+    let used = || log.inner.shared.sealer.cache.usage().bytes;
+    assert_eq!(read_all(&log, &[topic]).len(), rows.len());
+    assert!(used() > 0 && used() <= max / 4, "{} bytes after one reader", used());
+    let mut readers = [log.reader(&[topic], Position(0)), log.reader(&[topic], Position(0))];
+    while readers.iter_mut().all(|reader| reader.next(log.durable_end()).unwrap().is_some()) {}
+    assert!(used() > max / 2 && used() <= max, "{} bytes after two readers", used());
+}
+
+#[test]
 fn appending_sealing_and_reading_at_once() {
     let sim = Sim::new(6);
     let options = LogOptions { background: true, unsealed_bytes_max: 64 << 10, ..small() };
