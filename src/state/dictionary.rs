@@ -1,7 +1,8 @@
 //! The keys that an operator holds state for: each key once, as a small number, however many windows it is in.
 //!
-//! Keys are looked up by a quick hash of no meaning elsewhere; XXH64 of the canonical bytes, which orders output, is worked out once per
-//! key. A key is held by everything that has state for it and leaves with the last of them; its number is used again.
+//! Keys are looked up by a quick hash of no meaning elsewhere, and short ones are compared without a look at their bytes; XXH64 of the
+//! canonical bytes, which orders output, is worked out once per key. A key is held by everything that has state for it and leaves with the
+//! last of them; its number is used again.
 
 use super::keys::{KeyCodec, KeyRows};
 use crate::codec::xxh64;
@@ -21,8 +22,10 @@ const SPARE_BYTES: usize = 64 * 1024;
 pub struct Dictionary {
     /// Bytes of a key's value, if keys are words: then a word is its own tag.
     word_width: Option<usize>,
-    /// Numbers by tag.
-    index: HashTable<Place>,
+    /// Numbers of words.
+    words: HashTable<Place<u64>>,
+    /// Numbers of other keys.
+    others: HashTable<Place<Tag>>,
     /// The number of the key NULL among words.
     null: Option<u32>,
     entries: Vec<Entry>,
@@ -33,27 +36,65 @@ pub struct Dictionary {
     live: usize,
 }
 
-/// What is compared first lies beside the number.
+/// What is compared lies beside the number.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    /// The word, or the quick hash of bytes.
-    tag: u64,
+struct Place<T> {
+    tag: T,
     id: u32,
+}
+
+/// Stands for a key of bytes: a short one wholly, by its length and its first and last bytes, which may overlap; a longer one by length and
+/// quick hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag {
+    first: u64,
+    /// The lowest byte is the length of a short key, or [`LONG`].
+    last: u64,
+}
+
+/// A key with a byte more does not fit into its tag.
+const SHORT: usize = 15;
+const LONG: u64 = 0xFF;
+
+impl Tag {
+    #[inline]
+    fn of(key: &[u8]) -> Tag {
+        let len = key.len() as u64;
+        if key.len() > SHORT {
+            return Tag { first: QUICK.hash_one(key), last: len << 8 | LONG };
+        }
+        if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+            // The lowest byte of the last eight is one of the first eight as well.
+            return Tag { first: u64::from_le_bytes(*first), last: u64::from_le_bytes(*last) & !0xFF | len };
+        }
+        let first = match (key.first_chunk(), key.last_chunk()) {
+            (Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+            }
+            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        Tag { first, last: len }
+    }
+
+    #[inline]
+    fn quick(self) -> u64 {
+        QUICK.hash_one(u128::from(self.first) << 64 | u128::from(self.last))
+    }
+
+    #[inline]
+    fn is_short(self) -> bool {
+        self.last & 0xFF != LONG
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     /// XXH64 of the canonical bytes.
     hash: u64,
-    tag: u64,
     from: usize,
     len: u32,
     /// How many hold it.
     held: u32,
-}
-
-fn quick_of_bytes(key: &[u8]) -> u64 {
-    QUICK.hash_one(key)
 }
 
 #[inline]
@@ -66,7 +107,8 @@ impl Dictionary {
     pub fn new(codec: &KeyCodec) -> Dictionary {
         Dictionary {
             word_width: codec.word_width(),
-            index: HashTable::new(),
+            words: HashTable::new(),
+            others: HashTable::new(),
             null: None,
             entries: Vec::new(),
             bytes: Vec::new(),
@@ -106,7 +148,7 @@ impl Dictionary {
 
     #[inline]
     fn number_of_word(&mut self, word: u64) -> u32 {
-        match self.index.find(quick_of_word(word), |place| place.tag == word) {
+        match self.words.find(quick_of_word(word), |place| place.tag == word) {
             Some(place) => place.id,
             None => self.add_word(word),
         }
@@ -116,8 +158,8 @@ impl Dictionary {
     fn add_word(&mut self, word: u64) -> u32 {
         let mut key = [1; 9];
         key[1..].copy_from_slice(&word.to_le_bytes());
-        let id = self.add(word, &key[..=self.word_width.unwrap_or(8)]);
-        self.index.insert_unique(quick_of_word(word), Place { tag: word, id }, |place| quick_of_word(place.tag));
+        let id = self.add(&key[..=self.word_width.unwrap_or(8)]);
+        self.words.insert_unique(quick_of_word(word), Place { tag: word, id }, |place| quick_of_word(place.tag));
         id
     }
 
@@ -125,7 +167,7 @@ impl Dictionary {
         match self.null {
             Some(id) => id,
             None => {
-                let id = self.add(0, &[0]);
+                let id = self.add(&[0]);
                 self.null = Some(id);
                 id
             }
@@ -134,21 +176,26 @@ impl Dictionary {
 
     #[inline]
     fn number_of_bytes(&mut self, key: &[u8]) -> u32 {
-        let (entries, bytes, tag) = (&self.entries, &self.bytes, quick_of_bytes(key));
-        let same = |place: &Place| place.tag == tag && bytes_of(bytes, &entries[place.id as usize]) == key;
-        match self.index.find(tag, same) {
+        let (entries, bytes, tag) = (&self.entries, &self.bytes, Tag::of(key));
+        let same = |place: &Place<Tag>| {
+            place.tag == tag && (tag.is_short() || bytes_of(bytes, &entries[place.id as usize]) == key)
+        };
+        match self.others.find(tag.quick(), same) {
             Some(place) => place.id,
-            None => {
-                let id = self.add(tag, key);
-                self.index.insert_unique(tag, Place { tag, id }, |place| place.tag);
-                id
-            }
+            None => self.add_bytes(tag, key),
         }
     }
 
-    fn add(&mut self, tag: u64, key: &[u8]) -> u32 {
+    #[cold]
+    fn add_bytes(&mut self, tag: Tag, key: &[u8]) -> u32 {
+        let id = self.add(key);
+        self.others.insert_unique(tag.quick(), Place { tag, id }, |place| place.tag.quick());
+        id
+    }
+
+    fn add(&mut self, key: &[u8]) -> u32 {
         let len = u32::try_from(key.len()).expect("a key is part of a record, which is shorter");
-        let entry = Entry { hash: xxh64(key, 0), tag, from: self.bytes.len(), len, held: 0 };
+        let entry = Entry { hash: xxh64(key, 0), from: self.bytes.len(), len, held: 0 };
         self.bytes.extend_from_slice(key);
         self.live += 1;
         match self.free.pop() {
@@ -166,11 +213,7 @@ impl Dictionary {
     /// The number of a key by its canonical bytes, as its [`KeyCodec`] makes them, new or not.
     pub fn insert(&mut self, key: &[u8]) -> u32 {
         match self.word_width {
-            Some(width) if key.len() == width + 1 => {
-                let mut word = [0; 8];
-                word[..width].copy_from_slice(&key[1..]);
-                self.number_of_word(u64::from_le_bytes(word))
-            }
+            Some(width) if key.len() == width + 1 => self.number_of_word(word_of(key)),
             Some(_) => self.number_of_null(),
             None => self.number_of_bytes(key),
         }
@@ -189,15 +232,14 @@ impl Dictionary {
         if entry.held > 0 {
             return;
         }
-        let tag = entry.tag;
         self.gone_bytes += entry.len as usize;
+        let key = bytes_of(&self.bytes, entry);
         if self.null == Some(id) {
             self.null = None;
+        } else if self.word_width.is_some() {
+            remove(&mut self.words, quick_of_word(word_of(key)), id);
         } else {
-            let hash = if self.word_width.is_some() { quick_of_word(tag) } else { tag };
-            if let Ok(found) = self.index.find_entry(hash, |place| place.id == id) {
-                found.remove();
-            }
+            remove(&mut self.others, Tag::of(key).quick(), id);
         }
         self.free.push(id);
         self.live -= 1;
@@ -209,7 +251,8 @@ impl Dictionary {
     /// Leaves out the bytes of keys that are gone, and the room that most keys have left.
     fn compact(&mut self) {
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.gone_bytes);
-        let live = self.index.iter().map(|place| place.id).chain(self.null);
+        let words = self.words.iter().map(|place| place.id);
+        let live = words.chain(self.others.iter().map(|place| place.id)).chain(self.null);
         let mut last = 0;
         for id in live {
             let entry = &mut self.entries[id as usize];
@@ -224,8 +267,8 @@ impl Dictionary {
         self.entries.shrink_to_fit();
         self.free.retain(|id| (*id as usize) < last);
         self.free.shrink_to_fit();
-        let words = self.word_width.is_some();
-        self.index.shrink_to_fit(|place| if words { quick_of_word(place.tag) } else { place.tag });
+        self.words.shrink_to_fit(|place| quick_of_word(place.tag));
+        self.others.shrink_to_fit(|place| place.tag.quick());
     }
 
     /// Canonical bytes of a key.
@@ -267,9 +310,23 @@ impl Dictionary {
     pub fn byte_len(&self) -> usize {
         self.bytes.capacity()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.index.capacity() * (size_of::<Place>() + 1)
+            + self.words.capacity() * (size_of::<Place<u64>>() + 1)
+            + self.others.capacity() * (size_of::<Place<Tag>>() + 1)
             + self.free.capacity() * size_of::<u32>()
     }
+}
+
+fn remove<T>(table: &mut HashTable<Place<T>>, quick: u64, id: u32) {
+    if let Ok(found) = table.find_entry(quick, |place| place.id == id) {
+        found.remove();
+    }
+}
+
+/// The word that a key of canonical bytes holds.
+fn word_of(key: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..key.len() - 1].copy_from_slice(&key[1..]);
+    u64::from_le_bytes(word)
 }
 
 #[inline]
@@ -282,6 +339,7 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
     use arrow::datatypes::DataType;
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     fn interned(dictionary: &mut Dictionary, column: ArrayRef) -> Vec<u32> {
@@ -310,6 +368,28 @@ mod tests {
                 assert_eq!(dictionary.insert(&key), id);
             }
         }
+    }
+
+    #[test]
+    fn keys_of_all_lengths_are_told_apart() {
+        let of_len = |len: usize| (0..3u8).flat_map(move |byte| (0..=len).map(move |at| (len, byte, at)));
+        let text = |(len, byte, at): (usize, u8, usize)| {
+            let mut key = vec![b'a' + byte; len];
+            key.get_mut(at).into_iter().for_each(|byte| *byte = b'z');
+            String::from_utf8(key).expect("ASCII")
+        };
+        let keys: BTreeSet<String> = (0..40).flat_map(of_len).map(text).collect();
+        let codec = KeyCodec::new(vec![DataType::Utf8]).expect("a key type");
+        let mut dictionary = Dictionary::new(&codec);
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(&keys));
+        for _ in 0..2 {
+            let ids = interned(&mut dictionary, Arc::clone(&column));
+            assert!(ids.iter().copied().eq(0..keys.len() as u32));
+            assert!(ids.iter().zip(&keys).all(|(id, key)| dictionary.key(*id) == key.as_bytes()));
+            ids.iter().for_each(|id| dictionary.hold(*id));
+        }
+        (0..keys.len() as u32).chain(0..keys.len() as u32).for_each(|id| dictionary.release(id));
+        assert!(dictionary.is_empty() && dictionary.others.is_empty());
     }
 
     #[test]
