@@ -11,6 +11,7 @@ mod operators;
 mod output;
 mod pipeline;
 pub mod plan;
+mod reading;
 mod reread;
 mod segment;
 mod sink;
@@ -22,9 +23,10 @@ pub mod trace;
 
 pub use counters::Counters;
 pub use image::EngineState;
+pub use reading::{Piece, ReadPiece, Reading};
 pub use reread::{RowReader, SeenRow};
 
-use crate::env::thread::map_and_take;
+use crate::env::thread::{Made, pipeline};
 use crate::error::{Error, Result};
 use crate::format::{self, Decoder, Encoder, FormatSpec};
 use crate::log::records::{LogBatch, RecordColumns};
@@ -35,6 +37,7 @@ use lane::Lane;
 use output::Outputs;
 use pipeline::Emit;
 use plan::JobPlan;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use trace::{Asked, Tracing};
 
@@ -224,31 +227,43 @@ impl Engine {
     }
 
     fn push_any(&mut self, batches: Vec<(usize, LogBatch)>, originals: Option<Originals<'_>>) -> Result<()> {
+        let clock = batches.iter().fold(AppendTime::MIN, |clock, (_, batch)| clock.max(batch.last_append_time()));
+        let reading = self.reading();
+        let mut stretch = Some((reading.cut(batches, originals.is_some())?, ()));
+        let (failed, _) = pipeline(
+            self.threads,
+            1,
+            || stretch.take(),
+            |piece| reading.read(piece),
+            |made| {
+                let taken = if let Made::Result(rows) = made { self.take(rows) } else { Ok(()) };
+                taken.map_or_else(ControlFlow::Break, ControlFlow::Continue)
+            },
+        );
+        failed.map_or(Ok(()), Err)?;
+        self.end_stretch(clock, originals)
+    }
+
+    /// What reads records for [`take`](Self::take).
+    pub fn reading(&self) -> Reading {
+        Reading::new(self.lanes.iter().map(Lane::reader).collect())
+    }
+
+    /// Takes a piece of a stretch of positions. All pieces of a stretch are taken in their order; then [it ends](Self::end_stretch).
+    pub fn take(&mut self, ReadPiece { source, rows }: ReadPiece) -> Result<()> {
         self.check_open()?;
-        let mut of_lane: Vec<Vec<LogBatch>> = self.lanes.iter().map(|_| Vec::new()).collect();
-        for (source, batch) in batches {
-            self.clock = self.clock.max(batch.last_append_time());
-            of_lane.get_mut(source).ok_or_else(|| Error::internal(format!("there is no source {source}")))?.push(batch);
-        }
-        let mut chunks = Vec::new();
-        for (source, batches) in of_lane.into_iter().enumerate() {
-            chunks.extend(chunk::chunks(batches, originals.is_some())?.into_iter().map(|chunk| (source, chunk)));
-        }
-        // With one thread it is one chunk after the other, which stays in the caches.
-        let readers: Vec<_> = self.lanes.iter().map(Lane::reader).collect();
-        let read = |(source, chunk): (usize, _)| (source, readers[source].read(chunk));
-        map_and_take(self.threads, chunks, read, |(source, rows)| self.take(source, &rows?))?;
+        let publish_from_ms = self.publish_from_ms;
+        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
+        self.lanes[source].take(&rows?, &mut emit)?;
+        self.keep_to_budget()
+    }
+
+    /// Says that all of a stretch was taken, whose last record has this append time. `originals` as for [`push_parts`](Self::push_parts).
+    pub fn end_stretch(&mut self, clock: AppendTime, originals: Option<Originals<'_>>) -> Result<()> {
         if let Some(originals) = originals {
             self.outputs.fill(originals)?;
         }
-        self.step_to(self.clock)
-    }
-
-    fn take(&mut self, source: usize, rows: &source::SourceRows) -> Result<()> {
-        let publish_from_ms = self.publish_from_ms;
-        let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
-        self.lanes[source].take(rows, &mut emit)?;
-        self.keep_to_budget()
+        self.advance(clock)
     }
 
     /// Writes state out until half of the budget is free, if there is more of it than that. The largest operators come first; it is
@@ -276,14 +291,10 @@ impl Engine {
     pub fn advance(&mut self, clock: AppendTime) -> Result<()> {
         self.check_open()?;
         self.clock = self.clock.max(clock);
-        self.step_to(self.clock)
-    }
-
-    fn step_to(&mut self, clock: AppendTime) -> Result<()> {
         let publish_from_ms = self.publish_from_ms;
         let mut emit = Emit { outputs: &mut self.outputs, counters: &mut self.counters, publish_from_ms };
         for lane in &mut self.lanes {
-            lane.step_to(clock, &mut emit)?;
+            lane.step_to(self.clock, &mut emit)?;
         }
         self.outputs.settle();
         Ok(())

@@ -1,9 +1,8 @@
 //! Threads: named, joined by their owner, and nowhere else in the crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -80,139 +79,225 @@ pub fn with_stack<T: Send>(name: &str, stack: usize, work: impl FnOnce() -> T + 
 /// Runs `work` on each item, on at most `threads` threads, and gives the results in the order of the items.
 #[cfg(test)]
 pub fn map_ordered<I: Send, T: Send>(threads: usize, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
-    let mut results = Vec::with_capacity(items.len());
-    let Ok(()) = map_and_take(threads, items, work, |result| {
-        results.push(result);
-        Ok::<(), std::convert::Infallible>(())
-    });
+    let (mut group, mut results) = (Some((items, ())), Vec::new());
+    pipeline(
+        threads,
+        1,
+        || group.take(),
+        work,
+        |made| {
+            if let Made::Result(result) = made {
+                results.push(result);
+            }
+            ControlFlow::<()>::Continue(())
+        },
+    );
     results
 }
 
-/// Runs `work` on each item, on at most `threads` threads, and meanwhile gives the results to `take`, in the order of the items. `take` runs
-/// on the caller's thread, which works on items itself while the next result is not there. The first error ends it.
-#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
-pub fn map_and_take<I: Send, T: Send, E>(
-    threads: usize,
-    items: Vec<I>,
-    work: impl Fn(I) -> T + Sync,
-    mut take: impl FnMut(T) -> Result<(), E>,
-) -> Result<(), E> {
-    if threads <= 1 || items.len() <= 1 {
-        return items.into_iter().try_for_each(|item| take(work(item)));
-    }
-    let (count, helpers) = (items.len(), threads.min(items.len()) - 1);
-    let shared = Shared { state: Mutex::new(State::of(items)), changed: Condvar::new() };
-    let (shared, work) = (&shared, &work);
-    std::thread::scope(|scope| {
-        for _ in 0..helpers {
-            scope.spawn(|| {
-                let _ending = Ending(shared);
-                while let Some((index, item)) = shared.next_item() {
-                    shared.put(index, work(item));
-                }
-            });
-        }
-        let _ending = Ending(shared);
-        (0..count).try_for_each(|index| shared.result(index, work).map_or(Ok(()), &mut take))
-    })
+/// What comes out of a [`pipeline`], in order.
+pub enum Made<T, G> {
+    /// What became of an item.
+    Result(T),
+    /// All items of a group have come out.
+    End(G),
 }
 
-/// Items that nobody works on yet, and results that were not taken yet.
-struct State<I, T> {
-    items: std::iter::Enumerate<std::vec::IntoIter<I>>,
-    results: BTreeMap<usize, T>,
+/// Makes groups of items until there are no more, runs `work` on each item, and gives the results to `take`, in order, until it breaks: on
+/// at most `threads` threads, of which each does what is there to be done. One at a time makes groups, of which at most `ahead` wait or
+/// are being taken. `take` runs on the caller's thread, which helps the others while the next result is not there.
+///
+/// Gives what `take` broke with, and the groups that were made and whose end it has not seen.
+#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
+pub fn pipeline<I: Send, G: Send, T: Send, B>(
+    threads: usize,
+    ahead: usize,
+    mut make: impl FnMut() -> Option<(Vec<I>, G)> + Send,
+    work: impl Fn(I) -> T + Sync,
+    mut take: impl FnMut(Made<T, G>) -> ControlFlow<B>,
+) -> (Option<B>, Vec<G>) {
+    if threads <= 1 {
+        while let Some((items, group)) = make() {
+            for item in items {
+                if let ControlFlow::Break(with) = take(Made::Result(work(item))) {
+                    return (Some(with), vec![group]);
+                }
+            }
+            if let ControlFlow::Break(with) = take(Made::End(group)) {
+                return (Some(with), Vec::new());
+            }
+        }
+        return (None, Vec::new());
+    }
+    let line = Line { state: Mutex::new(State::new(make, ahead)), changed: Condvar::new() };
+    let broke = std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| line.help(&work));
+        }
+        let _leaving = Leaving(&line);
+        while let Some(made) = line.next(&work) {
+            if let ControlFlow::Break(with) = take(made) {
+                return Some(with);
+            }
+        }
+        None
+    });
+    let state = line.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (broke, state.groups.into_iter().map(|(_, group)| group).collect())
+}
+
+/// Items and results are numbered through all groups.
+struct State<M, I, G, T> {
+    /// Makes groups; not here while somebody does, or when there are no more.
+    make: Option<M>,
+    is_making: bool,
+    ahead: usize,
+    /// Items that nobody works on yet.
+    items: VecDeque<(u64, I)>,
+    /// Number of items made.
+    made: u64,
+    /// Results that were not taken yet.
+    results: BTreeMap<u64, T>,
+    /// Number of results taken.
+    taken: u64,
+    /// Groups whose end was not taken yet, each with the number behind its last item.
+    groups: VecDeque<(u64, G)>,
     /// Somebody has left before the end.
     is_broken: bool,
 }
 
-impl<I, T> State<I, T> {
-    fn of(items: Vec<I>) -> State<I, T> {
-        State { items: items.into_iter().enumerate(), results: BTreeMap::new(), is_broken: false }
+/// Something to be done for the caller.
+enum Task<M, I> {
+    Make(M),
+    Work(u64, I),
+}
+
+impl<M, I, G, T> State<M, I, G, T> {
+    fn new(make: M, ahead: usize) -> Self {
+        State {
+            make: Some(make),
+            is_making: false,
+            ahead,
+            items: VecDeque::new(),
+            made: 0,
+            results: BTreeMap::new(),
+            taken: 0,
+            groups: VecDeque::new(),
+            is_broken: false,
+        }
+    }
+
+    /// What comes out next, if it is there.
+    fn next(&mut self) -> Option<Made<T, G>> {
+        if self.groups.front().is_some_and(|(end, _)| *end == self.taken) {
+            return self.groups.pop_front().map(|(_, group)| Made::End(group));
+        }
+        let result = self.results.remove(&self.taken)?;
+        self.taken += 1;
+        Some(Made::Result(result))
+    }
+
+    fn task(&mut self) -> Option<Task<M, I>> {
+        if let Some((number, item)) = self.items.pop_front() {
+            return Some(Task::Work(number, item));
+        }
+        let make = if self.groups.len() < self.ahead { self.make.take() } else { None }?;
+        self.is_making = true;
+        Some(Task::Make(make))
+    }
+
+    /// No task will come any more.
+    fn is_over(&self) -> bool {
+        self.is_broken || (self.make.is_none() && !self.is_making && self.items.is_empty())
+    }
+
+    fn put_group(&mut self, make: M, group: Option<(Vec<I>, G)>) {
+        self.is_making = false;
+        let Some((items, group)) = group else { return };
+        for item in items {
+            self.items.push_back((self.made, item));
+            self.made += 1;
+        }
+        self.groups.push_back((self.made, group));
+        self.make = Some(make);
     }
 }
 
-struct Shared<I, T> {
-    state: Mutex<State<I, T>>,
+struct Line<M, I, G, T> {
+    state: Mutex<State<M, I, G, T>>,
     changed: Condvar,
 }
 
-impl<I, T> Shared<I, T> {
-    fn state(&self) -> MutexGuard<'_, State<I, T>> {
+impl<M: FnMut() -> Option<(Vec<I>, G)>, I, G, T> Line<M, I, G, T> {
+    fn state(&self) -> MutexGuard<'_, State<M, I, G, T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_item(&self) -> Option<(usize, I)> {
+    /// Does one thing that there is to be done, or waits.
+    fn go_on<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<M, I, G, T>>,
+        work: &impl Fn(I) -> T,
+    ) -> MutexGuard<'a, State<M, I, G, T>> {
+        let Some(task) = state.task() else {
+            return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        let state = match task {
+            Task::Make(mut make) => {
+                let group = make();
+                let mut state = self.state();
+                state.put_group(make, group);
+                state
+            }
+            Task::Work(number, item) => {
+                let result = work(item);
+                let mut state = self.state();
+                state.results.insert(number, result);
+                state
+            }
+        };
+        self.changed.notify_all();
+        state
+    }
+
+    /// Does what there is to be done, to the end.
+    fn help(&self, work: &impl Fn(I) -> T) {
+        let _leaving = Leaving(self);
         let mut state = self.state();
-        if state.is_broken { None } else { state.items.next() }
+        while !state.is_over() {
+            state = self.go_on(state, work);
+        }
     }
 
-    fn put(&self, index: usize, result: T) {
-        self.state().results.insert(index, result);
-        self.changed.notify_one();
-    }
-
-    /// A result, worked for meanwhile; `None`: it does not come any more.
-    fn result(&self, index: usize, work: impl Fn(I) -> T) -> Option<T> {
+    /// What comes out next, worked for meanwhile; `None`: there is no more.
+    fn next(&self, work: &impl Fn(I) -> T) -> Option<Made<T, G>> {
         let mut state = self.state();
         loop {
-            if let Some(result) = state.results.remove(&index) {
-                return Some(result);
+            if let Some(made) = state.next() {
+                if matches!(made, Made::End(_)) {
+                    self.changed.notify_all();
+                }
+                return Some(made);
             }
-            if state.is_broken {
+            if state.is_broken || (state.is_over() && state.groups.is_empty()) {
                 return None;
             }
-            state = match state.items.next() {
-                Some((other, item)) => {
-                    drop(state);
-                    let result = work(item);
-                    let mut state = self.state();
-                    state.results.insert(other, result);
-                    state
-                }
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            state = self.go_on(state, work);
         }
     }
 }
 
 /// Nobody waits for a thread that has panicked, or works for a caller that has left.
-struct Ending<'a, I, T>(&'a Shared<I, T>);
+struct Leaving<'a, M: FnMut() -> Option<(Vec<I>, G)>, I, G, T>(&'a Line<M, I, G, T>);
 
-impl<I, T> Drop for Ending<'_, I, T> {
+impl<M: FnMut() -> Option<(Vec<I>, G)>, I, G, T> Drop for Leaving<'_, M, I, G, T> {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.is_broken |= std::thread::panicking() || state.items.len() > 0;
+        state.is_broken |= std::thread::panicking() || !state.is_over();
         drop(state);
         self.0.changed.notify_all();
     }
-}
-
-/// Makes items on another thread while `take` works on those made before, of which at most `ahead` wait. Ends when there are no more, or
-/// when `take` says so; gives back what was made then and not taken.
-#[expect(clippy::disallowed_methods, reason = "the one place where threads start")]
-pub fn make_ahead<T: Send>(
-    ahead: usize,
-    mut make: impl FnMut() -> Option<T> + Send,
-    mut take: impl FnMut(T) -> ControlFlow<()>,
-) -> Vec<T> {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(ahead);
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let is_over = &is_over;
-        scope.spawn(move || {
-            while !is_over.load(Ordering::Relaxed)
-                && let Some(item) = make()
-                && sender.send(item).is_ok()
-            {}
-        });
-        while let Ok(item) = receiver.recv() {
-            if take(item).is_break() {
-                is_over.store(true, Ordering::Relaxed);
-                return receiver.into_iter().collect();
-            }
-        }
-        Vec::new()
-    })
 }
 
 /// How many threads the machine runs at once.
@@ -224,41 +309,46 @@ pub fn available() -> usize {
 mod tests {
     use super::*;
 
+    /// Runs 20 groups of 25 items, of which the one with number `stop` breaks it, or the end of its group; gives the results, the ends,
+    /// what broke it and what was left.
+    fn run(threads: usize, stop: u64, at_end: bool) -> (Vec<u64>, Vec<u64>, Option<u64>, Vec<u64>) {
+        let (mut made, mut results, mut ends) = (0..20u64, Vec::new(), Vec::new());
+        let uneven = |n: u64| (0..n % 7 * 1000).fold(n, |n, _| std::hint::black_box(n));
+        let make = || made.next().map(|group| ((group * 25..group * 25 + 25).collect(), group));
+        let (broke, left) = pipeline(threads, 2, make, uneven, |made| {
+            let is_stop = match made {
+                Made::Result(n) => {
+                    results.push(n);
+                    !at_end && n == stop
+                }
+                Made::End(group) => {
+                    ends.push(group);
+                    at_end && group == stop / 25
+                }
+            };
+            if is_stop { ControlFlow::Break(stop) } else { ControlFlow::Continue(()) }
+        });
+        (results, ends, broke, left.into_iter().chain(made).collect())
+    }
+
     #[test]
-    fn results_are_taken_in_order_while_others_are_made() {
+    fn results_come_in_order_and_groups_are_taken_or_given_back() {
         for threads in [1, 2, 5] {
-            let (mut taken, uneven) = (Vec::new(), |n: u64| (0..n % 7 * 1000).fold(n, |n, _| std::hint::black_box(n)));
-            let done: Result<(), ()> = map_and_take(threads, (0..500).collect(), uneven, |n| {
-                taken.push(n);
-                Ok(())
-            });
-            assert!(done.is_ok() && taken.into_iter().eq(0..500));
-            let stopped = map_and_take(threads, (0..500).collect(), uneven, |n| if n < 100 { Ok(()) } else { Err(n) });
-            assert_eq!(stopped, Err(100));
+            for (stop, at_end) in [(1000, false), (0, false), (130, false), (0, true), (499, true)] {
+                let (results, ends, broke, left) = run(threads, stop, at_end);
+                let results_end = (if at_end { stop / 25 * 25 + 25 } else { stop + 1 }).min(500);
+                assert!(results.into_iter().eq(0..results_end), "{threads} threads, stopped at {stop}");
+                assert_eq!(broke, (stop < 500).then_some(stop));
+                assert!(ends.iter().copied().eq(0..ends.len() as u64));
+                assert!(ends.into_iter().chain(left).eq(0..20), "{threads} threads, stopped at {stop}");
+            }
         }
     }
 
     #[test]
     fn a_panic_of_a_worker_does_not_leave_the_caller_waiting() {
         let work = |n: u32| assert!(n != 50, "this item");
-        let run = || map_and_take(3, (0..100).collect(), work, |()| Ok::<(), ()>(()));
+        let run = || map_ordered(3, (0..100).collect(), work);
         assert!(std::panic::catch_unwind(run).is_err());
-    }
-
-    #[test]
-    fn what_was_made_ahead_is_taken_or_given_back() {
-        for last in [0, 3, 1000] {
-            let (mut made, mut taken) = (0..20, Vec::new());
-            let rest = make_ahead(
-                2,
-                || made.next(),
-                |n| {
-                    taken.push(n);
-                    if n == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                },
-            );
-            assert_eq!(taken, (0..20.min(last + 1)).collect::<Vec<_>>());
-            assert!(rest.len() <= 4 && rest.into_iter().chain(made).eq(last + 1..20));
-        }
     }
 }

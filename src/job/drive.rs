@@ -2,9 +2,9 @@
 
 use crate::engine::trace::{Asked, Tracing};
 use crate::engine::{Counters, Engine, EngineOptions, EngineState, OutputBatch, StateMemory};
-use crate::env::thread::make_ahead;
+use crate::env::thread::{Made, pipeline};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::records::LogBatch;
+use crate::log::records::{LogBatch, RecordColumns};
 use crate::log::{Log, Reader};
 use crate::state::spill::{Budget, Spill};
 use crate::types::{AppendTime, Position, TopicId};
@@ -16,6 +16,9 @@ use super::{Job, parts};
 
 /// Bytes handed to the engine at once, roughly.
 const STRIDE_BYTES: usize = 4 << 20;
+
+/// Strides that were read and that the engine has not done with, at most, where another thread reads.
+const STRIDES_AHEAD: usize = 3;
 
 /// Longest rest of a live run in microseconds: how late it may notice that it was asked to stop.
 const REST_US_MAX: u64 = 50_000;
@@ -80,8 +83,8 @@ pub(super) struct Drive<'a> {
     strides: Strides,
     /// Strides that were read and not handed to the engine.
     read: VecDeque<Stride>,
-    /// While the engine works on one stride the next is read.
-    reads_ahead: bool,
+    /// With more than one the next strides are read while the engine works on one.
+    threads: usize,
     work: Work<'a>,
 }
 
@@ -103,6 +106,13 @@ struct Stride {
     bytes: usize,
     /// Every source record before this position was read.
     position: Position,
+}
+
+impl Stride {
+    /// Append time of the last record.
+    fn clock(&self) -> AppendTime {
+        self.batches.iter().fold(AppendTime::MIN, |clock, (_, batch)| clock.max(batch.last_append_time()))
+    }
 }
 
 /// Reads the log stride by stride.
@@ -234,7 +244,7 @@ impl<'a> Drive<'a> {
                 accept_loss: options.accept_loss,
             },
             read: VecDeque::new(),
-            reads_ahead: options.threads > 1,
+            threads: options.threads,
             work: Work { log, topics: ids, engine, at, strict: options.strict },
         })
     }
@@ -260,7 +270,7 @@ impl<'a> Drive<'a> {
         let mut is_full = false;
         while !observer.should_stop() && !sink.is_done() {
             // A few records are handed over before another thread would have started.
-            if self.reads_ahead && is_full && self.read.is_empty() {
+            if self.threads > 1 && is_full && self.read.is_empty() {
                 return self.feed_ahead(end, run_end, sink, observer);
             }
             let stride = match self.read.pop_front() {
@@ -268,14 +278,17 @@ impl<'a> Drive<'a> {
                 None => self.strides.next(end)?,
             };
             is_full = self.strides.is_full(&stride);
-            if self.work.take(stride, run_end, sink, observer)?.is_break() {
+            let work = &mut self.work;
+            work.engine.push_parts(stride.batches.clone(), &mut originals(work.log, &work.topics))?;
+            work.done(&stride, run_end, sink, observer)?;
+            if stride.batches.is_empty() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The same, while another thread reads.
+    /// The same, while other threads read.
     fn feed_ahead(
         &mut self,
         end: Position,
@@ -284,26 +297,40 @@ impl<'a> Drive<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let (strides, work) = (&mut self.strides, &mut self.work);
+        let reading = work.engine.reading();
         let mut is_over = false;
+        let cut = |stride: &Stride| reading.cut(stride.batches.clone(), true);
         let read = || {
-            let stride = (!is_over).then(|| strides.next(end));
-            is_over = stride.as_ref().is_some_and(Result::is_err);
-            stride
+            (!is_over).then(|| {
+                let stride = strides.next(end).and_then(|stride| Ok((cut(&stride)?, stride)));
+                is_over = stride.as_ref().map_or(true, |(_, stride)| stride.batches.is_empty());
+                stride.map_or_else(|error| (Vec::new(), Err(error)), |(pieces, stride)| (pieces, Ok(stride)))
+            })
         };
-        let mut done = Ok(());
-        let rest = make_ahead(1, read, |stride| {
-            match stride.and_then(|stride| work.take(stride, run_end, sink, observer)) {
-                Ok(ControlFlow::Continue(())) if !observer.should_stop() && !sink.is_done() => {
-                    return ControlFlow::Continue(());
+        let (done, rest) = pipeline(
+            self.threads,
+            STRIDES_AHEAD,
+            read,
+            |piece| reading.read(piece),
+            |made| {
+                let taken = match made {
+                    Made::Result(piece) => work.engine.take(piece).map(|()| true),
+                    Made::End(stride) => stride.and_then(|stride| {
+                        work.engine.end_stretch(stride.clock(), Some(&mut originals(work.log, &work.topics)))?;
+                        work.done(&stride, run_end, sink, observer)?;
+                        Ok(!stride.batches.is_empty() && !observer.should_stop() && !sink.is_done())
+                    }),
+                };
+                match taken {
+                    Ok(true) => ControlFlow::Continue(()),
+                    Ok(false) => ControlFlow::Break(Ok(())),
+                    Err(error) => ControlFlow::Break(Err(error)),
                 }
-                Ok(_) => {}
-                Err(error) => done = Err(error),
-            }
-            ControlFlow::Break(())
-        });
+            },
+        );
         // What could not be read is found again by who reads on.
         self.read.extend(rest.into_iter().filter_map(Result::ok).filter(|stride| !stride.batches.is_empty()));
-        done
+        done.unwrap_or(Ok(()))
     }
 
     /// Runs the clock steps due by `clock`.
@@ -352,30 +379,31 @@ impl<'a> Drive<'a> {
     }
 }
 
+/// Reads records of a source as they are in the log.
+fn originals(log: &Log, topics: &[TopicId]) -> impl FnMut(usize, &[u64]) -> Result<RecordColumns> {
+    |source, positions| parts::originals(log, topics[source], positions)
+}
+
 impl Work<'_> {
-    /// Hands a stride to the engine, and what comes out of it to the sink. Breaks where there is nothing more to read.
-    fn take(
+    /// The engine is done with a stride: what comes out of it goes to the sink.
+    fn done(
         &mut self,
-        stride: Stride,
+        stride: &Stride,
         run_end: Option<Position>,
         sink: &mut impl Sink,
         observer: &mut dyn Observer,
-    ) -> Result<ControlFlow<()>> {
+    ) -> Result<()> {
         self.at.position = self.at.position.max(stride.position);
         self.at.bytes += stride.bytes as u64;
         if stride.batches.is_empty() {
-            return Ok(ControlFlow::Break(()));
+            return Ok(());
         }
-        let clock = stride.batches.iter().fold(self.at.clock, |clock, (_, batch)| clock.max(batch.last_append_time()));
+        let clock = self.at.clock.max(stride.clock());
         (self.at.clock, self.at.records_clock) = (clock, clock);
-        let (log, topics) = (self.log, &self.topics);
-        self.engine
-            .push_parts(stride.batches, &mut |source, positions| parts::originals(log, topics[source], positions))?;
         self.hand_over(sink)?;
         observer.on_progress(self.at.position, run_end, &self.engine.counters());
         observer.on_stride(&self.engine);
-        self.pause(sink, observer)?;
-        Ok(ControlFlow::Continue(()))
+        self.pause(sink, observer)
     }
 
     fn pause(&self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
