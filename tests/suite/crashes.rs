@@ -233,7 +233,7 @@ fn work(env: &Env, dice: &mut Dice) {
     log.close().expect("closed");
 }
 
-fn shape(disk: &SimDisk, dice: &mut Dice) -> Crash {
+pub(crate) fn shape(disk: &SimDisk, dice: &mut Dice) -> Crash {
     let pending = disk.pending() as u64 + 1;
     let mut index = |below: u64| usize::try_from(dice.below(below)).expect("small");
     match index(9) {

@@ -28,6 +28,7 @@ mod mutate;
 mod power;
 mod promote;
 mod readers;
+mod replays;
 mod savepoints;
 mod sizes;
 mod spans;

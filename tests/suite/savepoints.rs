@@ -34,7 +34,7 @@ fn half(sim: &Sim, seed: u64) -> Log {
 }
 
 /// The rows of both, one behind the other.
-fn joined(first: &Output, second: &Output) -> Output {
+pub(crate) fn joined(first: &Output, second: &Output) -> Output {
     let rows = |output: &Output, topic: &str| {
         output.iter().find(|(name, _)| name == topic).map(|(_, rows)| rows.clone()).unwrap_or_default()
     };
