@@ -9,16 +9,17 @@ use super::dictionary::Dictionary;
 use super::keys::KeyCodec;
 use super::section::Keyed;
 use super::slice::{Arguments, Slice};
-use super::spill::{Run, Spill, Writer};
+use super::spill::{Piece, Run, Spill, Writer};
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array, new_null_array};
 use arrow::compute::{concat_batches, take, take_record_batch};
-use arrow::datatypes::{DataType, Field, UInt64Type};
+use arrow::datatypes::{DataType, Field, UInt32Type, UInt64Type};
+use hashbrown::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Rows of a piece on disk.
-const PIECE_ROWS: usize = 4096;
+const PIECE_ROWS: usize = 2048;
 
 /// Keys, or rows of keys, that are put together at once, roughly.
 const PART_ROWS: usize = 32 * 1024;
@@ -29,6 +30,9 @@ const ROWS_BYTES_MAX: usize = 32 << 20;
 /// Runs of one slice; more are made one.
 const RUNS_MAX: usize = 64;
 
+/// The same where single keys are looked up.
+const RUNS_MAX_LOOKED_UP: usize = 8;
+
 /// The tables of runs.
 pub struct ColdTables {
     /// Makes keys.
@@ -38,7 +42,9 @@ pub struct ColdTables {
     states: Keyed,
     /// Key, hash, position and arguments.
     rows: Keyed,
-    /// Where the hash is in both.
+    /// Key, hash and a number.
+    numbers: Keyed,
+    /// Where the hash is in all of them.
     hash_at: usize,
     /// Whether partial results can be kept apart.
     pub is_exact: bool,
@@ -69,9 +75,10 @@ impl ColdTables {
         for spec in &specs {
             is_exact &= build(spec)?.merges_exactly();
         }
-        let states = Keyed::new(codec, keys, &[hash], aggregates)?;
+        let states = Keyed::new(codec, keys, std::slice::from_ref(&hash), aggregates)?;
+        let numbers = Keyed::new(codec, keys, &[hash, Field::new("number", DataType::UInt32, false)], &[])?;
         let rows = Keyed::new(codec, keys, &own, &[])?;
-        Ok(ColdTables { codec: codec.clone(), aggregates: specs, states, rows, hash_at: keys.len(), is_exact })
+        Ok(ColdTables { codec: codec.clone(), aggregates: specs, states, rows, numbers, hash_at: keys.len(), is_exact })
     }
 
     /// A slice without keys.
@@ -104,6 +111,18 @@ impl ColdTables {
     /// Writes keys of a slice.
     fn write_states(&self, keys: &Dictionary, slice: &Slice, order: &[(u64, u32)], to: &mut Writer) -> Result<()> {
         order.chunks(PIECE_ROWS).try_for_each(|piece| self.write(self.states_of(keys, slice, piece)?, to))
+    }
+
+    /// Writes keys with their numbers.
+    fn write_numbers(&self, keys: &Dictionary, numbers: &[(u32, u32)], to: &mut Writer) -> Result<()> {
+        let mut order: Vec<(u64, u32, u32)> = numbers.iter().map(|(id, n)| (keys.hash(*id), *id, *n)).collect();
+        order.sort_unstable();
+        order.chunks(PIECE_ROWS).try_for_each(|piece| {
+            let hashes: ArrayRef = Arc::new(UInt64Array::from_iter_values(piece.iter().map(|(hash, ..)| *hash)));
+            let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(piece.iter().map(|(.., n)| *n)));
+            let ids = piece.iter().map(|(_, id, _)| keys.key(*id));
+            self.write(self.numbers.batch(ids, vec![hashes, numbers], Vec::new())?, to)
+        })
     }
 
     /// Rows on their way into a slice, sorted by hash; those of a key stay in their order.
@@ -175,6 +194,18 @@ impl ColdTables {
         let to = hashes.partition_point(|hash| hash <= range.end());
         batch.slice(from, to.saturating_sub(from))
     }
+
+    /// Gives the rows of a run with hashes in a range.
+    fn each_within(
+        &self,
+        run: &Run,
+        range: &RangeInclusive<u64>,
+        take: &mut dyn FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let inside = |piece: &&Piece| piece.hashes.start() <= range.end() && range.start() <= piece.hashes.end();
+        let mut pieces = run.pieces().iter().filter(inside);
+        pieces.try_for_each(|piece| take(&self.within(&run.read(piece)?, range)))
+    }
 }
 
 /// The slots of a slice in the order of their keys' hashes.
@@ -234,8 +265,8 @@ impl Cold {
     }
 
     /// Whether there are so many runs that they should be [made one](rewrite).
-    pub fn is_scattered(&self) -> bool {
-        self.runs.len() > RUNS_MAX
+    pub fn is_scattered(&self, is_looked_up: bool) -> bool {
+        self.runs.len() > if is_looked_up { RUNS_MAX_LOOKED_UP } else { RUNS_MAX }
     }
 
     /// Takes rows that come after all that is there.
@@ -277,8 +308,16 @@ pub struct Whole {
 }
 
 impl Whole {
+    /// Only some keys of a slice and what it has beside: others are not whole.
+    pub fn of(cold: &Cold, (keys, slice): (&Dictionary, &Slice), ids: &[u32]) -> Whole {
+        let slots = ids.iter().filter_map(|id| Some((keys.hash(*id), slice.slot_of(*id)?)));
+        let mut order: Vec<(u64, u32)> = slots.collect();
+        order.sort_unstable();
+        Whole { cold: cold.clone(), order }
+    }
+
     /// That of a slice and what it has beside.
-    pub fn new(tables: &ColdTables, cold: &Cold, keys: &Dictionary, slice: &Slice) -> Result<Whole> {
+    pub fn new(tables: &ColdTables, cold: &Cold, (keys, slice): (&Dictionary, &Slice)) -> Result<Whole> {
         let mut cold = cold.clone();
         cold.settle(tables)?;
         Ok(Whole { cold, order: by_hash(keys, slice) })
@@ -303,12 +342,7 @@ impl Whole {
         (keys, slice): (&mut Dictionary, &mut Slice),
     ) -> Result<()> {
         for (kind, run) in &self.cold.runs {
-            let inside = |piece: &&super::spill::Piece| {
-                piece.hashes.start() <= range.end() && range.start() <= piece.hashes.end()
-            };
-            for piece in run.pieces().iter().filter(inside) {
-                tables.add((*kind, &tables.within(&run.read(piece)?, range)), keys, slice)?;
-            }
+            tables.each_within(run, range, &mut |rows| tables.add((*kind, rows), keys, slice))?;
         }
         let from = self.order.partition_point(|(hash, _)| hash < range.start());
         let to = self.order.partition_point(|(hash, _)| hash <= range.end());
@@ -324,7 +358,11 @@ impl Whole {
 
 /// Ranges of hashes, ascending and without gaps, each of which holds so much of these slices as is put together at once.
 pub fn ranges<'a>(tables: &ColdTables, wholes: impl Iterator<Item = &'a Whole>) -> Vec<RangeInclusive<u64>> {
-    let mut pieces: Vec<(u64, usize)> = wholes.flat_map(|whole| whole.pieces(tables)).collect();
+    ranges_of(wholes.flat_map(|whole| whole.pieces(tables)).collect())
+}
+
+/// The same by first hash and number of rows of all pieces.
+fn ranges_of(mut pieces: Vec<(u64, usize)>) -> Vec<RangeInclusive<u64>> {
     pieces.sort_unstable();
     let (mut ranges, mut from, mut held) = (Vec::new(), 0, 0);
     for (first, rows) in pieces {
@@ -350,4 +388,109 @@ pub fn rewrite(
         tables.write_states(&keys, &slice, &by_hash(&keys, &slice), to)?;
     }
     Ok(Cold { runs: vec![(Kind::States, to.end_run())], ..Cold::default() })
+}
+
+/// Takes keys with their numbers.
+pub type TakeNumbers<'a> = dyn FnMut(&Dictionary, &[(u32, u32)]) -> Result<()> + 'a;
+
+/// A number for each of many keys, those that were asked for last in memory and the others on disk.
+#[derive(Clone, Default)]
+pub struct Numbers {
+    /// Shared with who saves them, until they change.
+    known: Arc<HashMap<u32, u32>>,
+    /// Oldest first. A later number of a key replaces an earlier one, and what is in memory all of them.
+    runs: Vec<Run>,
+}
+
+impl Numbers {
+    /// Adds one to the number of each of these keys, which become known and held; gives the numbers before.
+    pub fn count(&mut self, tables: &ColdTables, keys: &mut Dictionary, ids: &[u32]) -> Result<Vec<u32>> {
+        let hashes = ids.iter().filter(|id| !self.known.contains_key(*id)).map(|id| keys.hash(*id));
+        let range = hashes.clone().min().zip(hashes.max()).filter(|_| !self.runs.is_empty());
+        let mut spilled = range.map(|(first, last)| self.spilled(tables, &(first..=last))).transpose()?;
+        let known = Arc::make_mut(&mut self.known);
+        let mut before = Vec::with_capacity(ids.len());
+        for id in ids {
+            let next = known.entry(*id).or_insert_with(|| {
+                keys.hold(*id);
+                let spilled = spilled.as_mut().map(|(own, numbers)| (own.insert(keys.key(*id)), numbers));
+                spilled.and_then(|(own, numbers)| numbers.get(&own)).copied().unwrap_or(0)
+            });
+            before.push(*next);
+            *next += 1;
+        }
+        Ok(before)
+    }
+
+    /// Takes the number of a key that has none; false if it has.
+    pub fn put(&mut self, keys: &mut Dictionary, id: u32, number: u32) -> bool {
+        keys.hold(id);
+        Arc::make_mut(&mut self.known).insert(id, number).is_none()
+    }
+
+    /// What is on disk for keys with hashes in a range.
+    fn spilled(&self, tables: &ColdTables, range: &RangeInclusive<u64>) -> Result<(Dictionary, HashMap<u32, u32>)> {
+        let (mut keys, mut numbers) = (Dictionary::new(&tables.codec), HashMap::new());
+        for run in &self.runs {
+            tables.each_within(run, range, &mut |rows| {
+                let read = tables.numbers.read(rows)?;
+                let ids = keys.intern_all(&read.keys, rows.num_rows());
+                let values = read.own[1].as_primitive::<UInt32Type>().values();
+                numbers.extend(ids.into_iter().zip(values.iter().copied()));
+                Ok(())
+            })?;
+        }
+        Ok((keys, numbers))
+    }
+
+    /// Gives all keys with their numbers piece by piece, each with its dictionary; by ranges of hashes if some are on disk.
+    pub fn each(&self, tables: &ColdTables, keys: &Dictionary, take: &mut TakeNumbers<'_>) -> Result<()> {
+        if self.runs.is_empty() {
+            let all: Vec<(u32, u32)> = self.known.iter().map(|(id, number)| (*id, *number)).collect();
+            return all.chunks(PART_ROWS).try_for_each(|part| take(keys, part));
+        }
+        let mut known: Vec<(u64, u32)> = self.known.keys().map(|id| (keys.hash(*id), *id)).collect();
+        known.sort_unstable();
+        let pieces = self.runs.iter().flat_map(Run::pieces).map(|piece| (*piece.hashes.start(), piece.rows));
+        let pieces = pieces.chain(known.chunks(PIECE_ROWS).map(|piece| (piece[0].0, piece.len())));
+        for range in ranges_of(pieces.collect()) {
+            let (mut own, mut numbers) = self.spilled(tables, &range)?;
+            let from = known.partition_point(|(hash, _)| hash < range.start());
+            for (_, id) in known[from..].iter().take_while(|(hash, _)| hash <= range.end()) {
+                numbers.insert(own.insert(keys.key(*id)), self.known[id]);
+            }
+            take(&own, &numbers.into_iter().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Whether numbers are in memory.
+    pub fn has_known(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// Writes out what is in memory.
+    pub fn spill(&mut self, tables: &ColdTables, keys: &mut Dictionary, to: &mut Writer) -> Result<()> {
+        if self.runs.len() < RUNS_MAX_LOOKED_UP {
+            let known: Vec<(u32, u32)> = self.known.iter().map(|(id, number)| (*id, *number)).collect();
+            tables.write_numbers(keys, &known, to)?;
+        } else {
+            self.each(tables, keys, &mut |keys, part| tables.write_numbers(keys, part, to))?;
+            self.runs.clear();
+        }
+        self.runs.push(to.end_run());
+        self.release(keys);
+        self.known = Arc::default();
+        Ok(())
+    }
+
+    /// Lets go of all keys.
+    pub fn release(&self, keys: &mut Dictionary) {
+        self.known.keys().for_each(|id| keys.release(*id));
+    }
+
+    /// Bytes held in memory, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.known.capacity() * 9 + size_of::<Numbers>()
+    }
 }

@@ -11,7 +11,7 @@ mod saved;
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Pane};
 use crate::error::Result;
-use crate::state::cold::Cold;
+use crate::state::cold::{Cold, Numbers};
 use crate::state::dictionary::Dictionary;
 use crate::state::keys::KeyCodec;
 use crate::state::section::Section;
@@ -79,7 +79,7 @@ impl Entry {
 /// How often a window was emitted, by key.
 #[derive(Default)]
 struct Emitted {
-    times: Arc<HashMap<u32, u32>>,
+    times: Numbers,
     version: u64,
 }
 
@@ -350,7 +350,7 @@ impl SliceWindows {
             return Ok(());
         }
         places.splice(..0, has_first.then_some(place));
-        if let Some(scattered) = self.scattered(&places, has_first)? {
+        if let Some(scattered) = self.scattered(&places, None, has_first)? {
             return self.fold_scattered(first, &scattered);
         }
         let mut base = match self.slices.remove(&place) {
@@ -384,7 +384,7 @@ impl SliceWindows {
         fired: &mut Fired,
     ) -> Result<()> {
         let places = self.places_of(window);
-        match self.scattered(&places, self.is_slice())? {
+        match self.scattered(&places, ids, self.is_slice())? {
             None => self.emit_whole((window, &places), ids, pane, by, fired),
             Some(scattered) => {
                 let mut ranges = scattered.ranges.iter();
@@ -413,29 +413,21 @@ impl SliceWindows {
         let order = in_output_order(&self.keys, partial, ids);
         let columns = columns_of(&self.spec.codec, &self.keys, partial, &order)?;
         let ids: Vec<u32> = order.iter().map(|(_, id)| *id).filter(|_| self.spec.refires()).collect();
-        let firings = self.firings((window.end, window.start), order.len(), &ids, pane);
+        let firings = self.firings((window.end, window.start), order.len(), &ids, pane)?;
         fired.window(window, by, &firings, columns);
         Ok(())
     }
 
     /// The which-th results of their window these are: `ids` are their keys, if windows can be emitted more than once.
-    fn firings(&mut self, place: Place, count: usize, ids: &[u32], pane: Pane) -> Vec<Firing> {
+    fn firings(&mut self, place: Place, count: usize, ids: &[u32], pane: Pane) -> Result<Vec<Firing>> {
         if !self.spec.refires() {
-            return vec![Firing::ONLY; count];
+            return Ok(vec![Firing::ONLY; count]);
         }
         self.version += 1;
         let emitted = self.emitted.entry(place).or_default();
         emitted.version = self.version;
-        let (times, keys) = (Arc::make_mut(&mut emitted.times), Arc::make_mut(&mut self.keys));
-        let firing = |id: &u32| {
-            let next = times.entry(*id).or_insert_with(|| {
-                keys.hold(*id);
-                0
-            });
-            *next += 1;
-            Firing::numbered(*next - 1, pane)
-        };
-        ids.iter().map(firing).collect()
+        let numbers = emitted.times.count(&self.cold.tables, Arc::make_mut(&mut self.keys), ids)?;
+        Ok(numbers.into_iter().map(|number| Firing::numbered(number, pane)).collect())
     }
 
     /// Emits a window that closes, or the next piece of it; true when that was all of it.
@@ -449,7 +441,7 @@ impl SliceWindows {
                     self.fold(first_of(slice), end)?;
                 }
                 let places = self.places_of(window);
-                match self.scattered(&places, self.is_slice())? {
+                match self.scattered(&places, None, self.is_slice())? {
                     Some(scattered) => Closing { window: (slice, end), scattered, done: 0 },
                     None => {
                         self.emit_whole((window, &places), None, Pane::OnTime, by, fired)?;
@@ -468,8 +460,12 @@ impl SliceWindows {
     }
 
     fn bytes_held(&self) -> usize {
-        let emitted = self.emitted.values().map(|emitted| emitted.times.capacity() * 9 + 64);
-        self.keys.byte_len() + self.held + emitted.sum::<usize>()
+        self.keys.byte_len() + self.bytes_to_spill()
+    }
+
+    /// The same without keys, which go with what holds them.
+    fn bytes_to_spill(&self) -> usize {
+        self.held + self.emitted.values().map(|emitted| emitted.times.byte_len()).sum::<usize>()
     }
 
     /// Length of the first slice of a cumulating window.
@@ -489,8 +485,7 @@ impl SliceWindows {
         while let Some(first) = self.emitted.first_entry()
             && first.key().0 <= expired
         {
-            let (gone, keys) = (first.remove(), Arc::make_mut(&mut self.keys));
-            gone.times.keys().for_each(|id| keys.release(*id));
+            first.remove().times.release(Arc::make_mut(&mut self.keys));
         }
     }
 }
@@ -590,7 +585,7 @@ impl WindowOperator for SliceWindows {
     }
 
     fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {
-        if self.held < least {
+        if self.bytes_to_spill() < least {
             return Ok(());
         }
         self.spill_slices(spill, bytes)

@@ -72,11 +72,11 @@ fn all_plans() -> Vec<JobPlan> {
 
 #[test]
 fn budgets_do_not_show_in_windows_of_any_kind() {
-    let events = &events()[..1_200];
+    let events = &events()[..1_000];
     for (number, plan) in all_plans().iter().enumerate() {
         let (expected, counters, spilled) = within(plan, events, 40, None);
         assert!(expected.main[0].len() > 300 && spilled == 0);
-        for (size, bytes) in [(40, 1), (13, 40_000), (200, 20_000)] {
+        for (size, bytes) in [(40, 1), (100, 20_000)] {
             let (collected, counted, spilled) = within(plan, events, size, Some(memory(&Sim::new(1), bytes)));
             println!("plan {number}, batches of {size}, {bytes} bytes: {spilled} bytes written");
             assert!(spilled > 0);
@@ -88,34 +88,40 @@ fn budgets_do_not_show_in_windows_of_any_kind() {
 
 #[test]
 fn spilled_state_is_saved_and_restored() {
-    let events = &events()[..1_500];
+    let events = &events()[..1_000];
     for (number, plan) in all_plans().iter().enumerate() {
         let (expected, ..) = within(plan, events, 40, None);
-        for seed in 1..3 {
-            println!("plan {number}, seed {seed}");
-            let sim = Sim::new(seed);
-            let make = |threads| engine_within(plan, threads, Some(memory(&sim, 30_000)));
-            assert!(cut(&make, events, seed, 7) == expected, "plan {number}, seed {seed}");
-        }
+        let seed = number as u64;
+        println!("plan and seed {seed}");
+        let sim = Sim::new(seed);
+        let make = |threads| engine_within(plan, threads, Some(memory(&sim, 30_000)));
+        assert!(cut(&make, events, seed, 7) == expected, "plan and seed {seed}");
     }
 }
 
 /// Many keys in few windows, so that a window takes many pieces.
 #[test]
 fn windows_larger_than_the_budget_come_out_whole() {
-    let row = |n: u64| event(n as i64 / 500, 0, &format!("k{}", noise(n) % 60_000), n as i64 / 500, noise(n) % 100);
-    let events: Vec<Event> = (0..150_000).map(row).collect();
+    let row = |n: u64| {
+        let (now_ms, dice) = (n as i64 / 500, noise(n));
+        let time = now_ms - if dice % 997 == 0 { 150 } else { 0 };
+        event(now_ms, 0, &format!("k{}", dice % 60_000), time, dice % 100)
+    };
+    let events: Vec<Event> = (0..100_000).map(row).collect();
     let kinds = [
         WindowKind::Tumble { size_ms: 200, offset_ms: 0 },
         WindowKind::Hop { size_ms: 200, slide_ms: 100, offset_ms: 0 },
         WindowKind::Cumulate { max_ms: 200, step_ms: 100, offset_ms: 0 },
     ];
     for calls in [calls, exact_calls] {
-        let plan = job(Times::default(), kinds.map(|kind| windowed(kind, calls())).to_vec());
+        let mut plan = job(Times::default(), kinds.map(|kind| windowed(kind, calls())).to_vec());
+        let mut again = windowed(kinds[0], calls());
+        again.emission = Emission { lateness_ms: 160, early_us: Some(90_000) };
+        plan.pipelines.push(again);
         let (expected, ..) = within(&plan, &events, 500, None);
         let (collected, _, spilled) = within(&plan, &events, 500, Some(memory(&Sim::new(1), 2 << 20)));
         println!("{} rows, {spilled} bytes written", expected.main[0].len());
-        assert!(expected.main[0].len() > 200_000 && spilled > 10 << 20);
+        assert!(expected.main[0].len() > 100_000 && spilled > 5 << 20);
         assert!(collected == expected);
     }
 }

@@ -39,19 +39,13 @@ pub(super) struct Scattered {
     begins_with_first: bool,
 }
 
-impl Entry {
-    fn whole(&self, tables: &ColdTables, keys: &Dictionary) -> Result<Whole> {
-        Whole::new(tables, &self.cold, keys, &self.partial)
-    }
-}
-
 /// What a slice holds, for who saves it: keys by keys, in dictionaries of their own.
 pub(super) fn each_part(
     tables: &ColdTables,
     (cold, keys, partial): (&Cold, &Dictionary, &Partial),
     take: &mut dyn FnMut(Dictionary, Partial) -> Result<()>,
 ) -> Result<()> {
-    let whole = Whole::new(tables, cold, keys, partial)?;
+    let whole = Whole::new(tables, cold, (keys, partial))?;
     for range in cold::ranges(tables, std::iter::once(&whole)) {
         let (mut own, mut part) = (Dictionary::new(&tables.codec), tables.empty()?);
         whole.add(tables, (keys, partial), &range, (&mut own, &mut part))?;
@@ -61,14 +55,26 @@ pub(super) fn each_part(
 }
 
 impl SliceWindows {
-    /// The slices at these places, if one of them is not all in memory.
-    pub(super) fn scattered(&self, places: &[Place], begins_with_first: bool) -> Result<Option<Scattered>> {
+    /// The slices at these places, if one of them is not all in memory; with all keys, or some.
+    pub(super) fn scattered(
+        &self,
+        places: &[Place],
+        ids: Option<&[u32]>,
+        begins_with_first: bool,
+    ) -> Result<Option<Scattered>> {
         let entries = places.iter().filter_map(|place| Some((*place, self.slices.get(place)?)));
         if entries.clone().all(|(_, entry)| entry.cold.is_empty()) {
             return Ok(None);
         }
         let tables = &self.cold.tables;
-        let slices = entries.map(|(place, entry)| Ok((place, entry.whole(tables, &self.keys)?)));
+        let whole = |entry: &Entry| {
+            let memory = (&*self.keys, &*entry.partial);
+            match ids {
+                Some(ids) => Ok(Whole::of(&entry.cold, memory, ids)),
+                None => Whole::new(tables, &entry.cold, memory),
+            }
+        };
+        let slices = entries.map(|(place, entry)| Ok((place, whole(entry)?)));
         let slices: Vec<_> = slices.collect::<Result<_>>()?;
         let ranges = cold::ranges(tables, slices.iter().map(|(_, whole)| whole));
         Ok(Some(Scattered { slices, ranges, begins_with_first }))
@@ -124,7 +130,7 @@ impl SliceWindows {
                 order.iter().map(|(_, id)| own.insert(keys.key(*id))).collect()
             }
         };
-        let firings = self.firings((window.end, window.start), order.len(), &ids, pane);
+        let firings = self.firings((window.end, window.start), order.len(), &ids, pane)?;
         fired.window(window, by, &firings, columns);
         Ok(())
     }
@@ -150,16 +156,18 @@ impl SliceWindows {
         spill.ok_or_else(|| Error::internal("a spilled slice without a place for it"))?.writer()
     }
 
-    /// Writes slices out until so many bytes less are held.
+    /// Writes slices, and numbers of results, out until so many bytes less are held.
     pub(super) fn spill_slices(&mut self, spill: &Arc<Spill>, bytes: usize) -> Result<()> {
         self.cold.spill = Some(Arc::clone(spill));
         let goal = self.bytes_held().saturating_sub(bytes);
         let has_more = |(_, entry): &(&Place, &Entry)| !entry.partial.ids().is_empty() || entry.cold.has_rows();
-        let mut coldest: Vec<(u64, Place)> =
-            self.slices.iter().filter(has_more).map(|(place, entry)| (entry.version, *place)).collect();
+        let slices = self.slices.iter().filter(has_more).map(|(place, entry)| (entry.version, *place, false));
+        let emitted = self.emitted.iter().filter(|(_, emitted)| emitted.times.has_known());
+        let emitted = emitted.map(|(place, emitted)| (emitted.version, *place, true));
+        let mut coldest: Vec<(u64, Place, bool)> = slices.chain(emitted).collect();
         coldest.sort_unstable();
         let mut to = None;
-        for (_, place) in coldest {
+        for (_, place, is_emitted) in coldest {
             if self.bytes_held() <= goal {
                 break;
             }
@@ -167,7 +175,10 @@ impl SliceWindows {
                 Some(to) => to,
                 none => none.insert(spill.writer()?),
             };
-            self.spill_slice(place, to)?;
+            match self.emitted.get_mut(&place).filter(|_| is_emitted) {
+                Some(emitted) => emitted.times.spill(&self.cold.tables, Arc::make_mut(&mut self.keys), to)?,
+                None => self.spill_slice(place, to)?,
+            }
         }
         Ok(())
     }
@@ -180,7 +191,7 @@ impl SliceWindows {
         self.held = self.held - entry.bytes + entry.measure();
         let keys = Arc::make_mut(&mut self.keys);
         partial.ids().iter().for_each(|id| keys.release(*id));
-        if entry.cold.is_scattered() {
+        if entry.cold.is_scattered(self.spec.refires()) {
             self.tidy(place)?;
         }
         Ok(())
@@ -188,7 +199,7 @@ impl SliceWindows {
 
     /// Makes one run of a slice's many.
     fn tidy(&mut self, place: Place) -> Result<()> {
-        let Some(scattered) = self.scattered(&[place], true)? else { return Ok(()) };
+        let Some(scattered) = self.scattered(&[place], None, true)? else { return Ok(()) };
         let (mut to, tables) = (self.writer()?, Arc::clone(&self.cold.tables));
         let cold = cold::rewrite(&tables, &scattered.ranges, &mut to, |range| self.part(&scattered, range))?;
         if let Some(entry) = self.slices.get_mut(&place) {

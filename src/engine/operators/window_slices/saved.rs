@@ -93,17 +93,17 @@ impl SliceWindows {
     }
 
     fn emitted_section(&self, (end, start): Place, emitted: &Emitted) -> Section {
-        let (table, keys, counts) =
-            (Arc::clone(&self.tables.emitted), Arc::clone(&self.keys), Arc::clone(&emitted.times));
+        let (table, keys, numbers) = (Arc::clone(&self.tables.emitted), Arc::clone(&self.keys), emitted.times.clone());
+        let cold_tables = Arc::clone(&self.cold.tables);
         let name = format!("{EMITTED}/{start}..{end}");
         Section::lazy(name, Arc::clone(table.schema()), Some(emitted.version), move |take| {
-            let all: Vec<(u32, u32)> = counts.iter().map(|(id, count)| (*id, *count)).collect();
-            for rows in all.chunks(PIECE_ROWS) {
-                let count: UInt32Array = rows.iter().map(|(_, count)| Some(*count)).collect();
-                let own = vec![times(rows.iter().map(|_| start)), times(rows.iter().map(|_| end)), Arc::new(count)];
-                take(table.batch(rows.iter().map(|(id, _)| keys.key(*id)), own, Vec::new())?)?;
-            }
-            Ok(())
+            numbers.each(&cold_tables, &keys, &mut |keys, part| {
+                part.chunks(PIECE_ROWS).try_for_each(|rows| {
+                    let count: UInt32Array = rows.iter().map(|(_, count)| Some(*count)).collect();
+                    let own = vec![times(rows.iter().map(|_| start)), times(rows.iter().map(|_| end)), Arc::new(count)];
+                    take(table.batch(rows.iter().map(|(id, _)| keys.key(*id)), own, Vec::new())?)
+                })
+            })
         })
     }
 
@@ -175,10 +175,9 @@ impl SliceWindows {
         for (row, id) in ids.into_iter().enumerate() {
             let emitted = self.emitted.entry((ends[row], starts[row])).or_default();
             emitted.version = self.version;
-            if Arc::make_mut(&mut emitted.times).insert(id, counts.value(row)).is_some() {
+            if !emitted.times.put(keys, id, counts.value(row)) {
                 return Err(Error::damage("saved state has a key twice"));
             }
-            keys.hold(id);
         }
         Ok(())
     }
