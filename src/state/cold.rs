@@ -25,7 +25,7 @@ const PIECE_ROWS: usize = 2048;
 const PART_ROWS: usize = 32 * 1024;
 
 /// Bytes of rows of one slice that wait in memory.
-const ROWS_BYTES_MAX: usize = 32 << 20;
+const ROWS_BYTES_MAX: usize = 8 << 20;
 
 /// Runs of one slice; more are made one.
 const RUNS_MAX: usize = 64;
@@ -492,5 +492,73 @@ impl Numbers {
     /// Bytes held in memory, roughly.
     pub fn byte_len(&self) -> usize {
         self.known.capacity() * 9 + size_of::<Numbers>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accumulator::AggregateFunction;
+    use super::*;
+    use crate::env::sim::Sim;
+    use arrow::array::{Float64Array, Int64Array};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn sums(keys: &Dictionary, slice: &Slice, into: &mut BTreeMap<Vec<u8>, u64>) {
+        let slots: Vec<u32> = (0u32..).take(slice.ids().len()).collect();
+        let results = slice.results(&slots).expect("sums").remove(0);
+        for (slot, sum) in slots.iter().zip(results.as_primitive::<arrow::datatypes::Float64Type>().values()) {
+            let before = into.insert(keys.key(slice.ids()[*slot as usize]).to_vec(), sum.to_bits());
+            assert!(before.is_none(), "a key in two ranges");
+        }
+    }
+
+    /// So many rows that they do not wait in memory until somebody asks for it.
+    #[test]
+    fn rows_that_come_after_a_spill_are_folded_in_their_order() {
+        let codec = KeyCodec::new(vec![DataType::Int64]).expect("a key");
+        let argument = DataType::Float64;
+        let spec = AggregateSpec {
+            function: AggregateFunction::Sum,
+            distinct: false,
+            argument: Some(argument.clone()),
+            result: argument,
+        };
+        let key = Field::new("k", DataType::Int64, true);
+        let tables = ColdTables::new(&codec, &[key], &[("sum".to_owned(), spec)]).expect("tables");
+        assert!(!tables.is_exact);
+        let sim = Sim::new(1);
+        let spill = Spill::new(&sim.env(), Path::new("scratch"));
+        let (mut keys, mut whole, mut memory) =
+            (Dictionary::new(&codec), tables.empty().expect("a slice"), tables.empty().expect("a slice"));
+        let mut cold = Cold::default();
+        for batch in 0..60u64 {
+            let dice = |n: u64| crate::codec::xxh64(&(batch * 8192 + n).to_le_bytes(), 0);
+            let column: ArrayRef = Arc::new(Int64Array::from_iter_values((0..8192).map(|n| (dice(n) % 50_000) as i64)));
+            let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..8192).map(|n| dice(n) as f64 / 7.0)));
+            let ids = keys.intern_all(&codec.encode(&[column]), 8192);
+            let rows: Vec<u32> = (0..8192).collect();
+            let arguments = Arguments { values: vec![Some(values)], filters: vec![None], positions: Vec::new() };
+            whole.update(&ids, keys.bound(), &arguments, &rows);
+            if batch == 0 {
+                memory.update(&ids, keys.bound(), &arguments, &rows);
+                cold.spill(&tables, &keys, &memory, &mut spill.writer().expect("a file")).expect("written");
+                memory = tables.empty().expect("a slice");
+            } else {
+                cold.take_rows(&tables, (&keys, &ids), (&arguments, &rows), &spill).expect("taken");
+            }
+        }
+        assert!(cold.runs.len() > 1 && cold.row_bytes < ROWS_BYTES_MAX);
+        let parts = Whole::new(&tables, &cold, (&keys, &memory)).expect("a slice");
+        let ranges = ranges(&tables, std::iter::once(&parts));
+        assert!(ranges.len() > 3, "{ranges:?}");
+        let (mut expected, mut found) = (BTreeMap::new(), BTreeMap::new());
+        sums(&keys, &whole, &mut expected);
+        for range in ranges {
+            let (mut own, mut part) = (Dictionary::new(&codec), tables.empty().expect("a slice"));
+            parts.add(&tables, (&keys, &memory), &range, (&mut own, &mut part)).expect("read");
+            sums(&own, &part, &mut found);
+        }
+        assert!(found == expected && expected.len() > 40_000);
     }
 }

@@ -259,6 +259,7 @@ impl SliceWindows {
         self.sorted.index.clear();
         let SliceWindows { sorted, keys, slices, spec, version, held, cold, .. } = self;
         let keys = Arc::make_mut(keys);
+        let mut untidy = Vec::new();
         for (slice, numbers) in sorted.touched.drain(..) {
             sorted.ids.clear();
             keys.intern(&rows.keys, &numbers, &mut sorted.ids);
@@ -277,6 +278,7 @@ impl SliceWindows {
                     entry.change(ids, keys);
                 }
                 ids.iter().for_each(|id| keys.release(*id));
+                untidy.extend(entry.cold.is_scattered(spec.refires()).then_some(place_of(&slice)));
             } else {
                 let partial = Arc::make_mut(&mut entry.partial);
                 let known = partial.ids().len();
@@ -288,7 +290,7 @@ impl SliceWindows {
             }
             *held = *held - entry.bytes + entry.measure();
         }
-        Ok(())
+        untidy.into_iter().try_for_each(|place| self.tidy(place))
     }
 
     /// Removes a slice.

@@ -186,26 +186,29 @@ impl SliceWindows {
     fn spill_slice(&mut self, place: Place, to: &mut Writer) -> Result<()> {
         let Some(entry) = self.slices.get_mut(&place) else { return Ok(()) };
         entry.cold.spill(&self.cold.tables, &self.keys, &entry.partial, to)?;
-        let empty = Arc::new(self.cold.tables.empty()?);
-        let partial = std::mem::replace(&mut entry.partial, empty);
-        self.held = self.held - entry.bytes + entry.measure();
-        let keys = Arc::make_mut(&mut self.keys);
-        partial.ids().iter().for_each(|id| keys.release(*id));
-        if entry.cold.is_scattered(self.spec.refires()) {
-            self.tidy(place)?;
+        self.clear(place, None)?;
+        match self.slices.get(&place).is_some_and(|entry| entry.cold.is_scattered(self.spec.refires())) {
+            true => self.tidy(place),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    /// Makes one run of a slice's many.
-    fn tidy(&mut self, place: Place) -> Result<()> {
+    /// Makes one run of all that a slice has.
+    pub(super) fn tidy(&mut self, place: Place) -> Result<()> {
         let Some(scattered) = self.scattered(&[place], None, true)? else { return Ok(()) };
         let (mut to, tables) = (self.writer()?, Arc::clone(&self.cold.tables));
         let cold = cold::rewrite(&tables, &scattered.ranges, &mut to, |range| self.part(&scattered, range))?;
-        if let Some(entry) = self.slices.get_mut(&place) {
-            entry.cold = cold;
-            self.held = self.held - entry.bytes + entry.measure();
-        }
+        self.clear(place, Some(cold))
+    }
+
+    /// Forgets what a slice has in memory, and what it has beside if that was replaced.
+    fn clear(&mut self, place: Place, cold: Option<Cold>) -> Result<()> {
+        let Some(entry) = self.slices.get_mut(&place) else { return Ok(()) };
+        entry.cold = cold.unwrap_or_else(|| std::mem::take(&mut entry.cold));
+        let partial = std::mem::replace(&mut entry.partial, Arc::new(self.cold.tables.empty()?));
+        self.held = self.held - entry.bytes + entry.measure();
+        let keys = Arc::make_mut(&mut self.keys);
+        partial.ids().iter().for_each(|id| keys.release(*id));
         Ok(())
     }
 }
