@@ -62,7 +62,7 @@ impl DiskFile for OsFile {
             return Ok(Arc::new(Vec::new()));
         }
         // SAFETY: callers map only files that Kappa itself finished writing, in its own folder, which it holds the lock of.
-        // Kappa never truncates or overwrites a file that was ever mapped: it unlinks it, which keeps the mapping alive.
+        // Kappa never truncates or overwrites a file while a map of it is in use: it unlinks it, which keeps the mapping alive.
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
         Ok(Arc::new(map))
     }

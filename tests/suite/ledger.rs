@@ -164,12 +164,15 @@ fn say_line(out: &Mutex<std::io::Stdout>, line: &str) {
 /// Small files and frames, so that much happens in little time.
 fn options() -> LogOptions {
     let mutant = std::env::var(MUTANT).ok().map(|name| name.parse().expect("a mutant's name"));
+    // Files go, and are written again, while it works. A log that does not sync would lose all of them, and nobody could open it.
+    let snapshot_bytes = if mutant.is_none() { 64 << 10 } else { LogOptions::default().snapshot_bytes };
     LogOptions {
         file_bytes: 64 << 10,
         frame_bytes: 4 << 10,
         idle_mark_us: 2_000,
         disk_floor_bytes: Some(0),
         ballast_bytes: 256 << 10,
+        snapshot_bytes,
         mutant,
         ..LogOptions::default()
     }
