@@ -1,7 +1,7 @@
 //! AVG, and SUM of decimals.
 
 use super::fixed::Fold;
-use super::{Accumulator, Update, same, stored, two};
+use super::{Accumulator, Update, grow_to, same, stored, two};
 use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array};
 use arrow::datatypes::{
@@ -198,7 +198,7 @@ macro_rules! decimal_accumulator {
     ($name:ident) => {
         impl Accumulator for $name {
             fn grow(&mut self, slots: usize) {
-                self.totals.0.resize(slots.max(self.totals.0.len()), Total::default());
+                grow_to(&mut self.totals.0, slots, Total::default());
             }
 
             fn reset(&mut self, slot: u32) {

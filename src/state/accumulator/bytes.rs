@@ -1,6 +1,6 @@
 //! MIN, MAX, FIRST_VALUE and LAST_VALUE of STRING and BYTES. Order is by bytes, as in Flink.
 
-use super::{Accumulator, AggregateFunction, Update, same, stored, two, unsupported};
+use super::{Accumulator, AggregateFunction, Update, grow_to, same, stored, two, unsupported};
 use crate::error::Result;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, StringArray};
 use arrow::datatypes::{DataType, Field, UInt64Type};
@@ -57,7 +57,7 @@ impl Bytes {
 
 impl Accumulator for Bytes {
     fn grow(&mut self, slots: usize) {
-        self.kept.resize(slots.max(self.kept.len()), None);
+        grow_to(&mut self.kept, slots, None);
     }
 
     fn reset(&mut self, slot: u32) {

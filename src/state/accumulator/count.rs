@@ -1,6 +1,6 @@
 //! COUNT(*) and COUNT(x).
 
-use super::{Accumulator, Update, same, stored};
+use super::{Accumulator, Update, grow_to, same, stored};
 use crate::error::Result;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, Field};
@@ -15,7 +15,7 @@ pub(super) struct Count {
 
 impl Accumulator for Count {
     fn grow(&mut self, slots: usize) {
-        self.counts.resize(slots.max(self.counts.len()), 0);
+        grow_to(&mut self.counts, slots, 0);
     }
 
     fn reset(&mut self, slot: u32) {

@@ -1,7 +1,7 @@
 //! SUM, MIN, MAX, AVG, FIRST_VALUE and LAST_VALUE of values of fixed width.
 
 use super::average::{AverageFloat, AverageInteger, Mean};
-use super::{Accumulator, AggregateFunction, Update, same, stored, two, unsupported};
+use super::{Accumulator, AggregateFunction, Update, grow_to, same, stored, two, unsupported};
 use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::cast;
@@ -47,7 +47,7 @@ impl<P: ArrowPrimitiveType, F: Fold<P>> Clone for Fixed<P, F> {
 
 impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
     fn grow(&mut self, slots: usize) {
-        self.states.resize(slots.max(self.states.len()), F::State::default());
+        grow_to(&mut self.states, slots, F::State::default());
     }
 
     fn reset(&mut self, slot: u32) {

@@ -1,6 +1,6 @@
 //! LISTAGG: texts joined in position order.
 
-use super::{Accumulator, Update, same, stored, two};
+use super::{Accumulator, Update, grow_to, same, stored, two};
 use crate::error::Result;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, Field};
@@ -38,7 +38,7 @@ impl Joined {
 
 impl Accumulator for Joined {
     fn grow(&mut self, slots: usize) {
-        self.texts.resize(slots.max(self.texts.len()), None);
+        grow_to(&mut self.texts, slots, None);
     }
 
     fn reset(&mut self, slot: u32) {

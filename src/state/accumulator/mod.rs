@@ -237,6 +237,14 @@ pub trait Accumulator: Copied + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// Makes room for slots `0..slots`, an eighth more than that at most.
+pub fn grow_to<T: Clone>(values: &mut Vec<T>, slots: usize, value: T) {
+    if slots > values.capacity() {
+        values.reserve_exact(slots + slots / 8 - values.len());
+    }
+    values.resize(slots.max(values.len()), value);
+}
+
 /// What these slots hold: the columns of all accumulators.
 pub fn save_all(accumulators: &[Box<dyn Accumulator>], slots: &[u32]) -> Result<Vec<ArrayRef>> {
     let states = accumulators.iter().map(|accumulator| accumulator.save(slots));
