@@ -136,16 +136,18 @@ impl SourceWatermark {
             let ((_, append_us), watermark) = rows.next().expect("there is a first row");
             before.push(self.record(*first, *append_us, *watermark));
             if self.active == 1 {
-                let (mut most, mut current) = (self.least, self.current);
-                before.extend(rows.map(|(_, watermark)| {
+                let rest = &watermarks[1..];
+                let most = rest.iter().copied().fold(self.least, i64::max);
+                let mut current = self.current;
+                before.extend(rest.iter().map(|watermark| {
                     let before = current;
-                    most = most.max(*watermark);
-                    current = current.max(most);
+                    current = current.max(*watermark);
                     before
                 }));
+                self.current = self.current.max(most);
                 let slot = &mut self.partitions[*first as usize];
                 (slot.watermark, slot.last_append_us) = (most, *last_us);
-                (self.least, self.current) = (most, current);
+                self.least = most;
                 return;
             }
         }
