@@ -1,6 +1,7 @@
 //! `kappa bench`: what a user sees, measured beside the machine's own limit in the same run, round by round.
 
 mod append;
+mod checkpoint;
 mod consume;
 mod nexmark;
 mod replay;
@@ -9,7 +10,7 @@ mod seek;
 mod window;
 
 use super::Status;
-use super::args::Bench;
+use super::bench_args::Bench;
 use super::printer::Printer;
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +23,10 @@ pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status
             let setup =
                 append::Setup { rounds, seconds, producers, record_bytes, partitions, durability, in_flight: 4 };
             in_folder(env, &dir, |dir| append::run(env, printer, &setup, dir))?;
+        }
+        Bench::Checkpoint { rounds, events, keys, dir } => {
+            let setup = checkpoint::Setup { rounds, events, keys };
+            in_folder(env, &dir, |dir| checkpoint::run(env, printer, &setup, dir))?;
         }
         Bench::Consume { rounds, millions, consumers, seconds, dir } => {
             let setup = consume::Setup { rounds, events: u64::from(millions) * 1_000_000, consumers, seconds };

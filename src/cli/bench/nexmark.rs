@@ -2,7 +2,7 @@
 
 use super::replay::open;
 use super::{Series, machine, timed};
-use crate::cli::args::NexmarkQuery;
+use crate::cli::bench_args::NexmarkQuery;
 use crate::cli::printer::Printer;
 use crate::cli::progress::Progress;
 use crate::cli::talk;

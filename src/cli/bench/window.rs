@@ -43,7 +43,7 @@ const JSON_SHARE: u64 = 4;
 
 /// What an event is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     /// Its time and a 64-bit key.
     Number,
     /// Its time and a key of 13 bytes.
@@ -65,7 +65,7 @@ impl Event {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Tumble,
     Hop,
     Session,
@@ -88,7 +88,7 @@ fn sql(event: Event, kind: Kind) -> String {
     )
 }
 
-fn job_of(event: Event, kind: Kind) -> Result<Job> {
+pub(super) fn job_of(event: Event, kind: Kind) -> Result<Job> {
     let plan = crate::sql::plan("window.sql", &sql(event, kind))?;
     Ok(Job { name: format!("bench-{}", plan.outputs[0].table), plan: Arc::new(plan), version: None })
 }
@@ -105,13 +105,13 @@ pub(super) fn run(env: &Env, printer: &Printer, setup: &Setup, dir: &Path) -> Re
     }
     drop(progress);
     for side in [numbers, texts, json] {
-        side.log.close()?;
+        side.close()?;
     }
     measured.show(env, printer)
 }
 
 /// A log whose events went to history, but for those of the newest journal file, if they are not meant to stay in the journal.
-struct Side {
+pub(super) struct Side {
     log: Log,
     dir: PathBuf,
     event: Event,
@@ -119,7 +119,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(env: &Env, dir: PathBuf, event: Event, keys: u32, events: u64) -> Result<Side> {
+    pub(super) fn new(env: &Env, dir: PathBuf, event: Event, keys: u32, events: u64) -> Result<Side> {
         let file_bytes = (events * 32 / PARTS).clamp(16 << 10, LogOptions::default().file_bytes);
         let log = Log::open(env, &dir, LogOptions { background: false, file_bytes, ..LogOptions::default() })?;
         fill(&log, event, u64::from(keys.max(1)), events)?;
@@ -127,6 +127,14 @@ impl Side {
             log.keep()?;
         }
         Ok(Side { log, dir, event, events })
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(super) fn close(self) -> Result<()> {
+        self.log.close()
     }
 
     /// Events a second of one bounded run.
