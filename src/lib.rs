@@ -15,6 +15,7 @@ pub mod generate;
 pub mod job;
 pub mod log;
 pub mod metrics;
+pub mod server;
 pub mod sql;
 pub mod state;
 pub mod stream;

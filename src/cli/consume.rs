@@ -1,10 +1,9 @@
 //! `kappa consume`.
 
-use super::args::{Common, Consume};
-use super::printer::{Printer, Table};
-use super::{Status, open_log, stdout_error, talk};
-use crate::connect::interrupt::stop_on_signal;
-use crate::env::Env;
+use super::Status;
+use super::args::Consume;
+use super::context::{Context, Terminal, stdout_error};
+use super::printer::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Point, offset_target, parse_point};
 use crate::log::records::{LogBatch, decode_headers};
@@ -13,15 +12,15 @@ use crate::types::Position;
 use arrow::array::{Array, BinaryArray};
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
+use std::sync::Arc;
 
 const COLUMNS: [&str; 8] = ["position", "partition", "offset", "append_time", "timestamp", "key", "value", "headers"];
 
 /// How long a follower rests when there is nothing new, at most, in microseconds.
 const REST_US: u64 = 100_000;
 
-pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, args: Consume) -> Result<Status> {
+    let log = context.open_log()?;
     let topic = log.topic(&args.topic)?;
     if let Some(partition) = args.partition.filter(|partition| *partition >= topic.partitions()) {
         return Err(Error::new(
@@ -31,20 +30,22 @@ pub(super) fn run(env: &Env, common: &Common, args: Consume) -> Result<Status> {
     }
     let from = parse_point(&args.from)?;
     let mut output = Output {
+        terminal: Arc::clone(&context.terminal),
         partition: args.partition,
         left: args.max.unwrap_or(u64::MAX),
-        table: (!args.values).then(|| Printer::new(&args.show).open(&COLUMNS)),
+        table: (!args.values).then(|| context.printer(&args.show).open(&COLUMNS)),
     };
     match args.to.as_deref().map(parse_point).transpose()? {
-        Some(Point::TimeMs(to_ms)) => within(&log, &topic, from, to_ms, &mut output)?,
-        to => from_to(&log, &topic, from, to, &args, &mut output)?,
+        Some(Point::TimeMs(to_ms)) => within(context, &log, &topic, from, to_ms, &mut output)?,
+        to => from_to(context, &log, &topic, from, to, &args, &mut output)?,
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
 /// Shows what lies between two places, or from one on.
 fn from_to(
+    context: &Context,
     log: &Log,
     topic: &Topic,
     from: Point,
@@ -53,14 +54,15 @@ fn from_to(
     output: &mut Output,
 ) -> Result<()> {
     let Some(start) = position_of(log, topic, from, args.partition)? else {
-        talk(&format!("no such record: nothing in '{}' at or after {}", topic.name(), args.from));
+        context.talk(&format!("no such record: nothing in '{}' at or after {}", topic.name(), args.from));
         return Ok(());
     };
     let end = to.map(|to| position_of(log, topic, to, args.partition)).transpose()?.flatten();
     let mut reader = log.reader(&[topic.id()], start);
     output.copy(&mut reader, end.unwrap_or(log.durable_end()))?;
     if args.follow && end.is_none() {
-        let stop = stop_on_signal()?;
+        let stop = context.stop_flag()?;
+        let _host = context.host(log);
         while output.left > 0 && !stop.is_set() {
             let end = log.wait_beyond(reader.position(), REST_US);
             output.copy(&mut reader, end)?;
@@ -71,14 +73,14 @@ fn from_to(
 }
 
 /// Shows the records with a timestamp below `to_ms`, and at or above a time or behind another place.
-fn within(log: &Log, topic: &Topic, from: Point, to_ms: i64, output: &mut Output) -> Result<()> {
+fn within(context: &Context, log: &Log, topic: &Topic, from: Point, to_ms: i64, output: &mut Output) -> Result<()> {
     let (from_ms, start) = match from {
         Point::TimeMs(from_ms) => (from_ms, Some(Position(0))),
         from => (i64::MIN, position_of(log, topic, from, output.partition)?),
     };
     let beyond = log.seek_range(topic.id(), from_ms, to_ms)?.beyond_max_future;
     if beyond > 0 {
-        talk(&format!(
+        context.talk(&format!(
             "{beyond} records of this time lie further ahead of their append time than max-future: not shown"
         ));
     }
@@ -91,7 +93,7 @@ fn within(log: &Log, topic: &Topic, from: Point, to_ms: i64, output: &mut Output
         output.rows(&batch, rows)?;
     }
     if !found {
-        talk(&format!("no such record: nothing in '{}' of this time", topic.name()));
+        context.talk(&format!("no such record: nothing in '{}' of this time", topic.name()));
     }
     output.show(Vec::new())
 }
@@ -113,6 +115,7 @@ fn position_of(log: &Log, topic: &Topic, point: Point, partition: Option<u32>) -
 }
 
 struct Output {
+    terminal: Arc<dyn Terminal>,
     partition: Option<u32>,
     left: u64,
     table: Option<Table>,
@@ -135,7 +138,7 @@ impl Output {
         if self.table.is_some() {
             self.show(rows.iter().map(|row| cells(batch, *row)).collect::<Result<_>>()?)
         } else {
-            values(batch, &rows)
+            values(&*self.terminal, batch, &rows)
         }
     }
 
@@ -144,14 +147,13 @@ impl Output {
     }
 }
 
-fn values(batch: &LogBatch, rows: &[usize]) -> Result<()> {
+fn values(terminal: &dyn Terminal, batch: &LogBatch, rows: &[usize]) -> Result<()> {
     let mut bytes = Vec::new();
     for row in rows.iter().filter(|row| batch.values.is_valid(**row)) {
         bytes.extend_from_slice(batch.values.value(*row));
         bytes.push(b'\n');
     }
-    let mut out = io::stdout().lock();
-    out.write_all(&bytes).and_then(|()| out.flush()).map_err(stdout_error)
+    terminal.show(&bytes).map_err(stdout_error)
 }
 
 fn text(array: &BinaryArray, row: usize) -> Value {

@@ -1,21 +1,20 @@
 //! `kappa diff`: two versions of a job's outputs, or two topics.
 
-use super::args::{Common, Diff};
+use super::Status;
+use super::args::Diff;
+use super::context::Context;
 use super::printer::Printer;
-use super::{Status, open_log, stdout_error, talk};
-use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::job::{self, Counts, DiffReport, DiffRequest, RowDiff};
 use crate::window::IsoMs;
 use serde_json::{Value, json};
-use std::io::{self, Write};
 use std::path::Path;
 
-pub(super) fn run(env: &Env, common: &Common, args: Diff) -> Result<Status> {
-    let printer = Printer::new(&args.show);
+pub(super) fn run(context: &Context, args: Diff) -> Result<Status> {
+    let printer = context.printer(&args.show);
     let window_start_ms = args.window.as_deref().map(job::parse_time_ms).transpose();
     let window_start_ms = window_start_ms.map_err(|e| e.context("--window"))?;
-    let log = open_log(env, common)?;
+    let log = context.open_log()?;
     let pairs: Vec<(String, String)> = match &args.what[..] {
         [a, b] => vec![(a.clone(), b.clone())],
         [name, a, b] => {
@@ -39,12 +38,12 @@ pub(super) fn run(env: &Env, common: &Common, args: Diff) -> Result<Status> {
         let report = job::diff(&log, &request)?;
         is_same &= report.is_same();
         if printer.is_json() {
-            writeln!(io::stdout(), "{}", as_json(&report)).map_err(stdout_error)?;
+            context.show_json(&as_json(&report))?;
         } else {
-            show(&printer, &report)?;
+            show(context, &printer, &report)?;
         }
     }
-    log.close()?;
+    context.close(log)?;
     Ok(if is_same { Status::Done } else { Status::Differs })
 }
 
@@ -102,9 +101,9 @@ fn as_json(report: &DiffReport) -> Value {
 }
 
 /// The rows that differ on stdout, all else beside them.
-fn show(printer: &Printer, report: &DiffReport) -> Result<()> {
+fn show(context: &Context, printer: &Printer, report: &DiffReport) -> Result<()> {
     let DiffReport { a, b, total, .. } = report;
-    talk(&format!(
+    context.talk(&format!(
         "-- {a} ({} rows) and {b} ({} rows): {} same, {} added, {} removed, {} changed, in {} windows",
         report.rows_a,
         report.rows_b,
@@ -116,7 +115,7 @@ fn show(printer: &Printer, report: &DiffReport) -> Result<()> {
     ));
     for (names, side) in [(&report.only_a, a), (&report.only_b, b)] {
         if !names.is_empty() {
-            talk(&format!("   only '{side}' has the columns {}", names.join(", ")));
+            context.talk(&format!("   only '{side}' has the columns {}", names.join(", ")));
         }
     }
     for column in report.columns.iter().filter(|column| column.changed > 0) {
@@ -124,11 +123,11 @@ fn show(printer: &Printer, report: &DiffReport) -> Result<()> {
             .sum
             .zip(column.max)
             .map_or_else(String::new, |(sum, max)| format!(": by {sum} in all, by {max} at most"));
-        talk(&format!("   {} changed in {} rows{numbers}", column.name, column.changed));
+        context.talk(&format!("   {} changed in {} rows{numbers}", column.name, column.changed));
     }
     let why: Vec<String> = report.why.iter().map(|(why, rows)| format!("{} {rows}", why.name())).collect();
     if !why.is_empty() {
-        talk(&format!("   because of: {}", why.join(", ")));
+        context.talk(&format!("   because of: {}", why.join(", ")));
     }
     let rows: Vec<Vec<Value>> = report.sample.iter().map(row).collect();
     printer.table(&["change", "window_end", "key", "a", "b", "columns", "why"], &rows)

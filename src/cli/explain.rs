@@ -1,30 +1,18 @@
 //! `kappa explain`: the records that made a number, what brought it out, and what came too late for it.
 
-use super::args::{Common, Explain};
-use super::printer::Printer;
-use super::progress::Progress;
-use super::{Status, load_any, open_log, talk};
-use crate::engine::Counters;
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
+use super::Status;
+use super::args::Explain;
+use super::context::Context;
 use crate::error::Result;
-use crate::job::{self, Event, Explained, Happened, Observer, Question, parse_time_ms};
-use crate::types::{AppendTime, Position};
+use crate::job::{self, Event, Explained, Happened, Question, parse_time_ms};
+use crate::types::AppendTime;
 use crate::window::{IsoMs, Window};
 use serde_json::{Value, json};
 
 /// Windows of one row of a table, at most.
 const WINDOWS_SHOWN: usize = 4;
 
-struct Watch(Progress);
-
-impl Observer for Watch {
-    fn on_progress(&mut self, position: Position, _: Option<Position>, _: &Counters) {
-        self.0.at(position.0);
-    }
-}
-
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Explain) -> Result<Status> {
+pub(super) fn run(context: &Context, args: Explain) -> Result<Status> {
     let question = Question {
         output: args.output,
         window_start_ms: parse_time_ms(&args.window).map_err(|e| e.context("--window"))?,
@@ -38,15 +26,15 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         threads: usize::from(args.threads),
         accept_loss: args.accept_loss,
     };
-    let printer = Printer::new(&args.show);
-    let log = open_log(env, common)?;
-    let job = load_any(env, &log, functions, &args.file, args.version)?;
-    let mut watch = Watch(Progress::new("recomputing", Some(log.durable_end().0), "positions"));
+    let printer = context.printer(&args.show);
+    let log = context.open_log()?;
+    let job = context.load_any(&log, &args.file, args.version)?;
+    let mut watch = context.recomputing("recomputing", &log)?;
     let explained = job::explain(&log, &job, &question, &mut watch)?;
-    drop(watch);
+    watch.done()?;
     if printer.is_table() {
         for window in &explained {
-            talk(&summary(window));
+            context.talk(&summary(window));
             let columns =
                 ["event", "append_time", "partition", "offset", "position", "rowtime", "watermark", "what", "row"];
             printer.table(&columns, &window.events.iter().map(|event| short(event, args.rows)).collect::<Vec<_>>())?;
@@ -58,7 +46,7 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         let rows = explained.iter().flat_map(|window| window.events.iter().map(|event| long(window, event, args.rows)));
         printer.table(&columns, &rows.collect::<Vec<_>>())?;
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 

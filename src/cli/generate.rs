@@ -1,19 +1,20 @@
 //! `kappa generate`: made-up events into a topic, a file or stdout.
 
-use super::args::{Common, Generate, Target};
+use super::Status;
+use super::args::{Generate, Target};
+use super::context::Context;
 use super::progress::Progress;
 use super::units::parse_duration_us;
-use super::{Status, open_log_to_write, stdout_error, talk};
 use crate::connect::generated::{self, Pace, Watch};
-use crate::connect::interrupt::{StopFlag, stop_on_signal};
-use crate::env::{Env, OpenMode};
+use crate::connect::interrupt::StopFlag;
+use crate::env::OpenMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::nexmark::{NexmarkEvents, NexmarkOptions, SEED_MAX, SHUFFLE_PRIME};
 use crate::generate::web::{WebEvents, WebOptions};
 use crate::generate::{Maker, START_MS};
 use crate::job::parse_time_ms;
 use crate::log::{Log, Topic, TopicConfig};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 const EVENTS: u64 = 1_000_000;
@@ -21,18 +22,23 @@ const EVENTS: u64 = 1_000_000;
 /// Most time that an option can ask for: a year.
 const SPAN_MAX_US: i64 = 366 * 86_400_000_000;
 
-pub(super) fn run(env: &Env, common: &Common, args: Generate) -> Result<Status> {
-    match &args {
-        Generate::WebEvents { target, .. } | Generate::Nexmark { target, .. } => {
-            match (target.topic.as_deref(), target.out.as_deref()) {
-                (Some(topic), _) => into_topic(env, common, &args, target, topic),
-                (None, Some(out)) if out.as_os_str() == "-" => into_stdout(env, &args, target),
-                (None, Some(out)) => into_file(env, &args, target, out),
-                (None, None) => Err(Error::internal("neither --topic nor --out")),
-            }
-        }
+pub(super) fn run(context: &Context, args: Generate) -> Result<Status> {
+    let target = args.target();
+    match (target.topic.as_deref(), target.out.as_deref()) {
+        (Some(topic), _) => into_topic(context, &args, target, topic),
+        (None, Some(out)) if out.as_os_str() == "-" => into_stdout(context, &args, target),
+        (None, Some(out)) => into_file(context, &args, target, out),
+        (None, None) => Err(Error::internal("neither --topic nor --out")),
     }
     .map(|()| Status::Done)
+}
+
+impl Generate {
+    /// Where the events go.
+    pub(super) fn target(&self) -> &Target {
+        let (Generate::WebEvents { target, .. } | Generate::Nexmark { target, .. }) = self;
+        target
+    }
 }
 
 /// The maker of the events, with every option checked.
@@ -113,9 +119,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(what: &str, pace: &Pace) -> Result<Shown> {
+    fn new(context: &Context, what: &str, pace: &Pace) -> Result<Shown> {
         let total = (pace.events < u64::MAX).then_some(pace.events);
-        Ok(Shown { progress: Progress::new(what, total, "events"), stop: stop_on_signal()? })
+        Ok(Shown { progress: context.progress(what, total, "events"), stop: context.stop_flag()? })
     }
 }
 
@@ -129,18 +135,18 @@ impl Watch for Shown {
     }
 }
 
-fn into_topic(env: &Env, common: &Common, args: &Generate, target: &Target, name: &str) -> Result<()> {
+fn into_topic(context: &Context, args: &Generate, target: &Target, name: &str) -> Result<()> {
     // What the options ask is checked before anything is made.
     maker(args, target.partitions.unwrap_or(u32::MAX))?;
-    let log = open_log_to_write(env, common, &target.writing)?;
+    let log = context.open_log_to_write(&target.writing)?;
     let topic = ensure_topic(&log, name, target.partitions)?;
     let mut maker = maker(args, topic.partitions())?;
     let pace = pace(target);
-    let mut shown = Shown::new(&format!("to '{name}'"), &pace)?;
+    let mut shown = Shown::new(context, &format!("to '{name}'"), &pace)?;
     let made = generated::into_topic(&log, &topic, &mut *maker, &pace, &mut shown);
     drop(shown);
-    talk(&format!("{} events in topic '{name}'", made?));
-    log.close()
+    context.talk(&format!("{} events in topic '{name}'", made?));
+    context.close(log)
 }
 
 fn ensure_topic(log: &Log, name: &str, partitions: Option<u32>) -> Result<Topic> {
@@ -156,29 +162,28 @@ fn ensure_topic(log: &Log, name: &str, partitions: Option<u32>) -> Result<Topic>
     }
 }
 
-fn into_stdout(env: &Env, args: &Generate, target: &Target) -> Result<()> {
+fn into_stdout(context: &Context, args: &Generate, target: &Target) -> Result<()> {
     let mut maker = maker(args, target.partitions.unwrap_or(1))?;
     let pace = pace(target);
-    let mut shown = Shown::new("to stdout", &pace)?;
-    let mut out = io::stdout().lock();
-    let mut write = |_: u64, lines: &[u8]| out.write_all(lines).and_then(|()| out.flush()).map_err(stdout_error);
-    generated::into_lines(env, &mut *maker, &pace, &mut shown, &mut write).map(drop)
+    let mut shown = Shown::new(context, "to stdout", &pace)?;
+    let mut write = |_: u64, lines: &[u8]| context.show(lines);
+    generated::into_lines(&context.env, &mut *maker, &pace, &mut shown, &mut write).map(drop)
 }
 
-fn into_file(env: &Env, args: &Generate, target: &Target, path: &Path) -> Result<()> {
+fn into_file(context: &Context, args: &Generate, target: &Target, path: &Path) -> Result<()> {
     let mut maker = maker(args, target.partitions.unwrap_or(1))?;
     let pace = pace(target);
-    let file = env.disk.open(path, OpenMode::CreateNew).map_err(|e| match e.kind() {
+    let file = context.env.disk.open(path, OpenMode::CreateNew).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
             Error::new(ErrorKind::Conflict, format!("'{}' exists", path.display())).with_hint("name a new file")
         }
         _ => Error::io("cannot create", path, e),
     })?;
-    let mut shown = Shown::new(&format!("to '{}'", path.display()), &pace)?;
+    let mut shown = Shown::new(context, &format!("to '{}'", path.display()), &pace)?;
     let io = |e| Error::io("cannot write", path, e);
     let mut write = |at: u64, lines: &[u8]| file.write_all_at(at, lines).map_err(io);
-    let made = generated::into_lines(env, &mut *maker, &pace, &mut shown, &mut write);
+    let made = generated::into_lines(&context.env, &mut *maker, &pace, &mut shown, &mut write);
     drop(shown);
-    talk(&format!("{} events in '{}'", made?, path.display()));
+    context.talk(&format!("{} events in '{}'", made?, path.display()));
     file.sync_data().map_err(io)
 }

@@ -1,32 +1,32 @@
 //! `kappa group list|describe|reset|delete`.
 
-use super::args::{Common, Group as Command};
+use super::Status;
+use super::args::Group as Command;
+use super::context::Context;
 use super::printer::Printer;
-use super::{Status, open_log, talk};
-use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::job::{Point, parse_point};
 use crate::log::{GroupOffset, Log, SeekTarget};
 use serde_json::{Value, json};
 
-pub(super) fn run(env: &Env, common: &Common, printer: &Printer, command: Command) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Result<Status> {
+    let log = context.open_log()?;
     match command {
         Command::List => list(&log, printer)?,
         Command::Describe { name } => show(printer, &log.group_offsets(&name)?)?,
         Command::Reset { name, topic, to } => {
             let topic = log.topic(&topic)?;
             let offsets = log.reset_group(&name, &topic, target(&to)?)?;
-            talk(&format!("group '{name}' goes on in topic '{}' here:", topic.name()));
+            context.talk(&format!("group '{name}' goes on in topic '{}' here:", topic.name()));
             show(printer, &offsets)?;
         }
         Command::Delete { name, topic } => {
             let topic = topic.map(|topic| log.topic(&topic)).transpose()?;
             log.delete_group(&name, topic.as_ref().map(crate::log::Topic::id))?;
-            talk(&format!("group '{name}' deleted"));
+            context.talk(&format!("group '{name}' deleted"));
         }
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 

@@ -1,24 +1,22 @@
 //! `kappa inspect`: the journal as it lies on disk, without opening it.
 
-use super::args::{Common, Inspect};
+use super::Status;
+use super::args::Inspect;
+use super::context::Context;
 use super::printer::Printer;
-use super::{Status, stdout_error, talk};
-use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::log::inspect::{FileSummary, FooterState, FrameSummary, Inspection, inspect, verify};
 use serde_json::{Value, json};
-use std::io::{self, Write};
 
 /// [`Inspection::severity`] of a torn tail and of damage.
 const TORN: u8 = 1;
 
-pub(super) fn run(env: &Env, common: &Common, args: Inspect) -> Result<Status> {
-    let seen = if args.verify { verify(env, &common.data)? } else { inspect(env, &common.data)? };
-    let printer = Printer::new(&args.show);
+pub(super) fn run(context: &Context, args: Inspect) -> Result<Status> {
+    let seen = if args.verify { verify(&context.env, &context.data)? } else { inspect(&context.env, &context.data)? };
+    let printer = context.printer(&args.show);
     if printer.is_json() {
-        let text =
-            serde_json::to_string(&seen).map_err(|e| Error::internal("cannot show the inspection").with_source(e))?;
-        writeln!(io::stdout(), "{text}").map_err(stdout_error)?;
+        let seen = serde_json::to_value(&seen);
+        context.show_json(&seen.map_err(|e| Error::internal("cannot show the inspection").with_source(e))?)?;
     } else if args.frames {
         frames(&printer, &seen)?;
     } else if args.verify {
@@ -27,13 +25,13 @@ pub(super) fn run(env: &Env, common: &Common, args: Inspect) -> Result<Status> {
         files(&printer, &seen)?;
     }
     for damage in &seen.damage {
-        talk(&format!("damage: {damage}"));
+        context.talk(&format!("damage: {damage}"));
     }
     for loss in &seen.accepted {
-        talk(&format!("accepted loss: {loss}"));
+        context.talk(&format!("accepted loss: {loss}"));
     }
     if let Some(torn) = &seen.torn {
-        talk(&format!(
+        context.talk(&format!(
             "torn write: {} bytes behind byte {} of {}; opening the log cuts them off and keeps them aside",
             torn.bytes, torn.at, torn.file
         ));

@@ -1,11 +1,9 @@
 //! `kappa job submit|list|show|pause|resume|stop|delete`.
 
-use super::args::Common;
+use super::context::Context;
 use super::job_args::Job as Command;
 use super::printer::Printer;
-use super::{Status, job_name, open_log, read_sql, talk};
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
+use super::{Status, job_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::registry::{self, JobVersion, Registered, Submission, Submitted, VersionState, label, parse_label};
 use crate::job::{parse_point, progress};
@@ -14,59 +12,58 @@ use crate::window::IsoMs;
 use serde_json::{Value, json};
 use std::path::Path;
 
-pub(super) fn run(
-    env: &Env,
-    common: &Common,
-    functions: &FunctionRegistry,
-    printer: &Printer,
-    command: Command,
-) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Result<Status> {
+    let log = context.open_log()?;
     match command {
         Command::Submit { file, name, from, restart } => {
             from.as_deref().map(parse_point).transpose()?;
-            let submission = Submission { from, restart, ..submission(env, &file, name)? };
-            submit(&log, functions, submission)?;
+            let submission = Submission { from, restart, ..submission(context, &file, name)? };
+            submit(context, &log, submission)?;
         }
-        Command::List => list(&log, functions, printer)?,
-        Command::Show { name } => show(&log, functions, printer, &registry::get(&log, &name)?)?,
-        Command::Pause { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Paused)?,
-        Command::Resume { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Running)?,
-        Command::Stop { name, version } => turn(&log, &name, version.as_deref(), &VersionState::Stopped)?,
+        Command::List => list(context, &log, printer)?,
+        Command::Show { name } => show(context, &log, printer, &registry::get(&log, &name)?)?,
+        Command::Pause { name, version } => turn(context, &log, &name, version.as_deref(), &VersionState::Paused)?,
+        Command::Resume { name, version } => turn(context, &log, &name, version.as_deref(), &VersionState::Running)?,
+        Command::Stop { name, version } => turn(context, &log, &name, version.as_deref(), &VersionState::Stopped)?,
         Command::Delete { name, version, outputs } => {
             let number = version.as_deref().map(parse_label).transpose()?;
-            let topics = registry::delete(&log, functions, &name, number, outputs)?;
-            topics.iter().for_each(|topic| talk(&format!("topic '{topic}' deleted")));
+            let topics = registry::delete(&log, &context.functions, &name, number, outputs)?;
+            topics.iter().for_each(|topic| context.talk(&format!("topic '{topic}' deleted")));
             let what = number.map_or_else(String::new, |number| format!("{} of ", label(number)));
-            talk(&format!("{what}job '{name}' deleted"));
+            context.talk(&format!("{what}job '{name}' deleted"));
         }
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
 /// A file as it is submitted, with a name of its own or that of the file.
-pub(super) fn submission(env: &Env, file: &Path, name: Option<String>) -> Result<Submission> {
+pub(super) fn submission(context: &Context, file: &Path, name: Option<String>) -> Result<Submission> {
     Ok(Submission {
         name: name.unwrap_or_else(|| job_name(file)),
         file: file.display().to_string(),
-        sql: read_sql(env, file)?,
+        sql: context.read_sql(file)?,
         ..Submission::default()
     })
 }
 
-fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Result<()> {
+fn submit(context: &Context, log: &Log, submission: Submission) -> Result<()> {
     let name = submission.name.clone();
-    let number = match registry::submit(log, functions, submission)? {
+    let number = match registry::submit(log, &context.functions, submission)? {
         Submitted::Same(number) => {
-            talk(&format!("job '{name}': {} computes the same; nothing was changed", label(number)));
+            context.talk(&format!("job '{name}': {} computes the same; nothing was changed", label(number)));
             return Ok(());
         }
         Submitted::New(number) => number,
     };
     let registered = registry::get(log, &name)?;
-    registered.job(number, functions)?.plan.notes.iter().for_each(|note| talk(&format!("note: {note}")));
-    talk(&match registered.live {
+    registered
+        .job(number, &context.functions)?
+        .plan
+        .notes
+        .iter()
+        .for_each(|note| context.talk(&format!("note: {note}")));
+    context.talk(&match registered.live {
         live if live == number => format!("job '{name}': {} is new; `kappa up` runs it", label(number)),
         live => format!(
             "job '{name}': {} is new beside {}, the live one; `kappa up` runs it, into <output>.{}",
@@ -79,7 +76,7 @@ fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Re
 }
 
 /// Sets the state of one version, or of all that it can be set for.
-fn turn(log: &Log, name: &str, version: Option<&str>, to: &VersionState) -> Result<()> {
+fn turn(context: &Context, log: &Log, name: &str, version: Option<&str>, to: &VersionState) -> Result<()> {
     let registered = registry::get(log, name)?;
     for chosen in registered.chosen(version)? {
         let of = format!("job '{name}': {}", chosen.label());
@@ -90,7 +87,7 @@ fn turn(log: &Log, name: &str, version: Option<&str>, to: &VersionState) -> Resu
             continue;
         }
         registry::set_state(log, name, chosen.number, to.clone())?;
-        talk(&format!("{of} is {}", to.name()));
+        context.talk(&format!("{of} is {}", to.name()));
     }
     Ok(())
 }
@@ -103,13 +100,8 @@ fn state_of(version: &JobVersion) -> String {
 }
 
 /// Where a version is: the position that it has come to, and the rows of its outputs.
-fn place_of(
-    log: &Log,
-    functions: &FunctionRegistry,
-    registered: &Registered,
-    version: &JobVersion,
-) -> Result<(Value, Value)> {
-    let Ok(job) = registered.job(version.number, functions) else { return Ok((Value::Null, Value::Null)) };
+fn place_of(context: &Context, log: &Log, registered: &Registered, version: &JobVersion) -> Result<(Value, Value)> {
+    let Ok(job) = registered.job(version.number, &context.functions) else { return Ok((Value::Null, Value::Null)) };
     Ok(match progress(log, &job.key())? {
         Some(progress) => {
             let rows: u64 = progress.streams.iter().step_by(crate::job::STREAMS.len()).map(|stream| stream.rows).sum();
@@ -119,11 +111,11 @@ fn place_of(
     })
 }
 
-fn list(log: &Log, functions: &FunctionRegistry, printer: &Printer) -> Result<()> {
+fn list(context: &Context, log: &Log, printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
     for registered in registry::all(log)? {
         for version in &registered.versions {
-            let (position, emitted) = place_of(log, functions, &registered, version)?;
+            let (position, emitted) = place_of(context, log, &registered, version)?;
             rows.push(vec![
                 json!(registered.name),
                 json!(version.label()),
@@ -137,10 +129,10 @@ fn list(log: &Log, functions: &FunctionRegistry, printer: &Printer) -> Result<()
     printer.table(&["job", "version", "live", "state", "position", "rows"], &rows)
 }
 
-fn show(log: &Log, functions: &FunctionRegistry, printer: &Printer, registered: &Registered) -> Result<()> {
+fn show(context: &Context, log: &Log, printer: &Printer, registered: &Registered) -> Result<()> {
     let mut rows = Vec::new();
     for version in &registered.versions {
-        let (position, emitted) = place_of(log, functions, registered, version)?;
+        let (position, emitted) = place_of(context, log, registered, version)?;
         rows.push(vec![
             json!(version.label()),
             json!(registered.live == version.number),
@@ -159,7 +151,7 @@ fn show(log: &Log, functions: &FunctionRegistry, printer: &Printer, registered: 
     for switch in &registered.switches {
         let cuts: Vec<_> = switch.outputs.iter().filter_map(|output| output.cut_ms).collect();
         let cut = cuts.iter().max().map_or_else(String::new, |cut| format!(", windows that end after {}", IsoMs(*cut)));
-        talk(&format!("{} became live at position {}{cut}", label(switch.to), switch.position));
+        context.talk(&format!("{} became live at position {}{cut}", label(switch.to), switch.position));
     }
     Ok(())
 }

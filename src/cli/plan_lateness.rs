@@ -1,47 +1,34 @@
 //! `kappa plan-lateness`: what each delay of the watermark would drop, and which one to take.
 
-use super::args::{Common, PlanLateness};
-use super::printer::Printer;
-use super::progress::Progress;
+use super::Status;
+use super::args::PlanLateness;
+use super::context::Context;
 use super::units::{format_duration_us, parse_duration_us};
-use super::{Status, load_job, open_log, talk};
-use crate::engine::Counters;
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::job::{self, Behind, BoundCount, Observer};
-use crate::types::Position;
+use crate::job::{self, Behind, BoundCount};
 use serde_json::{Value, json};
 
 /// Longest delay that can be tried: ten years.
 const DELAY_MAX_US: i64 = 3_653 * 86_400_000_000;
 
-struct Watch(Progress);
-
-impl Observer for Watch {
-    fn on_progress(&mut self, position: Position, _: Option<Position>, _: &Counters) {
-        self.0.at(position.0);
-    }
-}
-
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: PlanLateness) -> Result<Status> {
+pub(super) fn run(context: &Context, args: PlanLateness) -> Result<Status> {
     if !(0.0..=1.0).contains(&args.may_drop) {
         return Err(Error::input(format!("--may-drop {}: a share lies between 0 and 1", args.may_drop)));
     }
     let delays = args.delays.as_deref().map(|delays| delays.iter().map(|text| delay_ms(text)).collect()).transpose()?;
     let delays: Option<Vec<i64>> = delays;
-    let job = load_job(env, functions, &args.file, None)?;
-    let printer = Printer::new(&args.show);
-    let log = open_log(env, common)?;
-    let mut watch = Watch(Progress::new("counting", Some(log.durable_end().0), "positions"));
+    let job = context.load_job(&args.file, None)?;
+    let printer = context.printer(&args.show);
+    let log = context.open_log()?;
+    let mut watch = context.recomputing("counting", &log)?;
     let plan = job::plan_lateness(&log, &job, delays.as_deref(), args.may_drop, &mut watch)?;
-    drop(watch);
-    plan.sources.iter().for_each(tell);
+    watch.done()?;
+    plan.sources.iter().for_each(|source| tell(context, source));
     printer.table(
         &["output", "delay", "delay_ms", "declared", "dropped", "dropped_share", "revisions", "recommended"],
         &plan.bounds.iter().map(row).collect::<Vec<_>>(),
     )?;
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
@@ -67,11 +54,11 @@ fn rough(ms: i64) -> String {
     }
 }
 
-fn tell(behind: &Behind) {
+fn tell(context: &Context, behind: &Behind) {
     let shares = behind.shares.iter().map(|(share, ms)| format!("{} % of them at most {}", share * 100.0, rough(*ms)));
     let declared =
         behind.declared_ms.map_or_else(|| "various delays".to_owned(), |ms| format!("a delay of {}", duration(ms)));
-    talk(&format!(
+    context.talk(&format!(
         "'{}' declares {declared}; its {} records lie behind the newest of their partition: {}",
         behind.table,
         behind.records,

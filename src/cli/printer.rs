@@ -1,10 +1,10 @@
 //! Rows on stdout as an aligned table, JSON lines or CSV.
 
 use super::args::Show;
-use super::stdout_error;
+use super::context::{Terminal, stdout_error};
 use crate::error::Result;
 use serde_json::{Map, Value};
-use std::io::{self, Write};
+use std::sync::Arc;
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,18 +23,20 @@ const CELL_CHARS_MAX: usize = 60;
 /// Shows tables on stdout.
 pub(super) struct Printer {
     format: Format,
+    terminal: Arc<dyn Terminal>,
 }
 
 /// A table that is shown in parts: widths are set by the first part, the header is shown once.
 pub(super) struct Table {
     format: Format,
+    terminal: Arc<dyn Terminal>,
     columns: Vec<String>,
     widths: Option<Vec<usize>>,
 }
 
 impl Printer {
-    pub(super) fn new(show: &Show) -> Self {
-        Printer { format: show.format }
+    pub(super) fn new(show: &Show, terminal: Arc<dyn Terminal>) -> Self {
+        Printer { format: show.format, terminal }
     }
 
     pub(super) fn is_table(&self) -> bool {
@@ -52,7 +54,8 @@ impl Printer {
 
     /// A table that is shown as its rows come.
     pub(super) fn open(&self, columns: &[impl AsRef<str>]) -> Table {
-        Table { format: self.format, columns: columns.iter().map(|c| c.as_ref().to_owned()).collect(), widths: None }
+        let columns = columns.iter().map(|c| c.as_ref().to_owned()).collect();
+        Table { format: self.format, terminal: Arc::clone(&self.terminal), columns, widths: None }
     }
 }
 
@@ -103,8 +106,7 @@ impl Table {
                 self.widths = Some(Vec::new());
             }
         }
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(stdout_error)
+        self.terminal.show(text.as_bytes()).map_err(stdout_error)
     }
 
     fn push_table(&mut self, rows: &[Vec<Value>], text: &mut String) {
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let mut table = Table { format: Format::Table, columns: vec!["name".into(), "n".into()], widths: None };
+        let (terminal, columns) = (Arc::new(super::super::context::Own), vec!["name".into(), "n".into()]);
+        let mut table = Table { format: Format::Table, terminal, columns, widths: None };
         let mut text = String::new();
         table.push_table(&[vec!["x".into(), 5.into()], vec!["long one".into(), 12.into()]], &mut text);
         assert_eq!(text, "name      n\n--------  --\nx          5\nlong one  12\n");

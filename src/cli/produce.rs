@@ -1,11 +1,10 @@
 //! `kappa produce`: lines, JSON objects or CSV rows into a topic.
 
-use super::args::{Common, InputFormat, Produce};
-use super::progress::Progress;
-use super::{Status, open_log_to_write, talk};
+use super::Status;
+use super::args::{InputFormat, Produce};
+use super::context::{Context, Stdin};
 use crate::connect::interrupt::StopFlag;
 use crate::connect::open_text;
-use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::framing::{Framer, Framing};
 use crate::job::parse_time_ms;
@@ -15,17 +14,18 @@ use crate::types::PartitionId;
 use serde_json::Value;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 const CHUNK_BYTES: usize = 64 << 10;
 
-pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
+pub(super) fn run(context: &Context, args: Produce) -> Result<Status> {
     if args.format == InputFormat::Lines && (args.key.is_some() || args.time.is_some()) {
         return Err(
             Error::input("--key and --time name columns, and lines have none").with_hint("add --format json or csv")
         );
     }
-    let log = open_log_to_write(env, common, &args.writing)?;
-    let topic = ensure_topic(&log, &args.topic)?;
+    let log = context.open_log_to_write(&args.writing)?;
+    let topic = ensure_topic(context, &log, &args.topic)?;
     let partitioner = args.partition.map_or(Partitioner::ByKey, |partition| Partitioner::Fixed(PartitionId(partition)));
     let framing = match args.format {
         InputFormat::Csv => Framing::Csv { header: true, quote: Some(b'"') },
@@ -40,20 +40,20 @@ pub(super) fn run(env: &Env, common: &Common, args: Produce) -> Result<Status> {
         sent: 0,
         line: u64::from(args.format == InputFormat::Csv),
     };
-    let mut input = open_input(env, &args.file)?;
-    let progress = Progress::new(&format!("to '{}'", args.topic), None, "bytes");
+    let mut input = open_input(context, &args.file)?;
+    let progress = context.progress(&format!("to '{}'", args.topic), None, "bytes");
     let outcome = pump(&mut *input, framing, &mut sender, |bytes| progress.at(bytes), || false);
     let flushed = sender.producer.flush();
     drop(progress);
-    talk(&format!("{} records in topic '{}'", sender.sent, args.topic));
+    context.talk(&format!("{} records in topic '{}'", sender.sent, args.topic));
     outcome.and(flushed.map(drop))?;
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
 /// Lines of stdin into a topic until it ends or the process is asked to stop; made durable whenever stdin rests.
-pub(super) fn pump_stdin(log: &Log, topic: &str, stop: &StopFlag) -> Result<()> {
-    let topic = ensure_topic(log, topic)?;
+pub(super) fn pump_stdin(context: &Context, log: &Log, topic: &str, stop: &StopFlag) -> Result<()> {
+    let topic = ensure_topic(context, log, topic)?;
     let mut sender = Sender {
         producer: Producer::new(log, &topic, ProducerOptions::default()),
         format: InputFormat::Lines,
@@ -63,23 +63,27 @@ pub(super) fn pump_stdin(log: &Log, topic: &str, stop: &StopFlag) -> Result<()> 
         sent: 0,
         line: 0,
     };
-    pump(&mut io::stdin(), Framing::Lines, &mut sender, |_| (), || stop.is_set())?;
+    pump(&mut Stdin(Arc::clone(&context.terminal)), Framing::Lines, &mut sender, |_| (), || stop.is_set())?;
     sender.producer.flush().map(drop)
 }
 
-fn ensure_topic(log: &Log, name: &str) -> Result<Topic> {
+fn ensure_topic(context: &Context, log: &Log, name: &str) -> Result<Topic> {
     match log.topic(name) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let topic = log.create_topic(name, TopicConfig::default())?;
-            talk(&format!("note: topic '{name}' did not exist; created with one partition"));
+            context.talk(&format!("note: topic '{name}' did not exist; created with one partition"));
             Ok(topic)
         }
         found => found,
     }
 }
 
-fn open_input(env: &Env, file: &Path) -> Result<Box<dyn Read>> {
-    if file.as_os_str() == "-" { Ok(Box::new(io::stdin())) } else { Ok(open_text(&*env.disk, file)?) }
+fn open_input(context: &Context, file: &Path) -> Result<Box<dyn Read>> {
+    if file.as_os_str() == "-" {
+        Ok(Box::new(Stdin(Arc::clone(&context.terminal))))
+    } else {
+        Ok(open_text(&*context.env.disk, file)?)
+    }
 }
 
 fn pump(

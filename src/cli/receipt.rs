@@ -1,26 +1,23 @@
 //! `kappa receipt`: what a run computed, from what and with what, in digests.
 
-use super::args::{Common, ReceiptArgs};
-use super::printer::Printer;
-use super::{Status, load_any, open_log, stdout_error};
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
+use super::Status;
+use super::args::ReceiptArgs;
+use super::context::Context;
 use crate::error::Result;
 use crate::job::{self, Receipt};
 use serde_json::{Value, json};
-use std::io::{self, Write};
 
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: ReceiptArgs) -> Result<Status> {
-    let printer = Printer::new(&args.show);
-    let log = open_log(env, common)?;
-    let job = load_any(env, &log, functions, &args.file, args.version)?;
+pub(super) fn run(context: &Context, args: ReceiptArgs) -> Result<Status> {
+    let printer = context.printer(&args.show);
+    let log = context.open_log()?;
+    let job = context.load_any(&log, &args.file, args.version)?;
     let receipt = job::receipt(&log, &job)?;
     if printer.is_json() {
-        writeln!(io::stdout(), "{}", as_json(&receipt)).map_err(stdout_error)?;
+        context.show_json(&as_json(&receipt))?;
     } else {
         printer.table(&["what", "name", "records", "digest"], &as_rows(&receipt))?;
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 

@@ -1,24 +1,26 @@
 //! `kappa repair`: reads everything, and gives up what is damaged if told to.
 
-use super::args::{Common, Repair};
+use super::Status;
+use super::args::Repair;
+use super::context::Context;
 use super::printer::Printer;
-use super::{Status, open_log, talk};
-use crate::env::Env;
 use crate::error::Result;
 use crate::log::{Damage, LostOffsets};
 use serde_json::{Value, json};
 
-pub(super) fn run(env: &Env, common: &Common, args: Repair) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, args: Repair) -> Result<Status> {
+    let log = context.open_log()?;
     let damage = if args.accept_loss { log.accept_loss()? } else { log.find_damage()? };
-    log.close()?;
-    show(&Printer::new(&args.show), &damage)?;
+    context.close(log)?;
+    show(&context.printer(&args.show), &damage)?;
     let count = damage.len();
     match (count, args.accept_loss) {
-        (0, _) => talk("nothing is damaged that was not accepted"),
-        (_, true) => talk(&format!("accepted as lost: {count} (nothing was deleted)")),
+        (0, _) => context.talk("nothing is damaged that was not accepted"),
+        (_, true) => context.talk(&format!("accepted as lost: {count} (nothing was deleted)")),
         (_, false) => {
-            talk(&format!("damaged: {count}; `kappa repair --accept-loss` gives them up, so that readers pass them"));
+            context.talk(&format!(
+                "damaged: {count}; `kappa repair --accept-loss` gives them up, so that readers pass them"
+            ));
             return Ok(Status::Damaged);
         }
     }

@@ -1,14 +1,12 @@
 //! `kappa replay`: of a file into outputs of another name, of a submitted job into a new version.
 
-use super::args::Common;
+use super::context::Context;
 use super::job::submission;
 use super::job_args::Replay;
 use super::run::{engine_request, replay_file, summarise};
-use super::{Status, is_name, load_job, open_log, talk};
-use crate::connect::interrupt::{StopFlag, stop_on_signal};
-use crate::engine::functions::FunctionRegistry;
+use super::{Status, is_name};
+use crate::connect::interrupt::StopFlag;
 use crate::engine::{Counters, Engine};
-use crate::env::Env;
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label};
@@ -20,7 +18,7 @@ use crate::window::IsoMs;
 /// Between two lines of progress, in microseconds.
 const TELL_US: u64 = 1_000_000;
 
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Replay) -> Result<Status> {
+pub(super) fn run(context: &Context, args: Replay) -> Result<Status> {
     let publish_from_ms = match parse_point(&args.from)? {
         Point::TimeMs(ms) => Some(ms),
         Point::Earliest => None,
@@ -38,27 +36,23 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         (false, Some(_)) if args.sql.is_some() || args.max_rate.is_some() => {
             return Err(Error::input("--sql and --max-rate are for submitted jobs"));
         }
-        (false, version) => Some(load_job(env, functions, &args.file, version.clone())?),
+        (false, version) => Some(context.load_job(&args.file, version.clone())?),
     };
     // Before the log is opened: from then on Ctrl-C must end the run well.
-    let stop = stop_on_signal()?;
-    let log = open_log(env, common)?;
+    let stop = context.stop_flag()?;
+    let log = context.open_log()?;
+    let host = context.host(&log);
     let status = match file {
-        Some(job) => replay_file(&log, &job, &args, publish_from_ms, &stop)?,
-        None => replay_job(env, &log, functions, &args, publish_from_ms, &stop)?,
+        Some(job) => replay_file(context, &log, &job, &args, publish_from_ms, &stop)?,
+        None => replay_job(context, &log, &args, publish_from_ms, &stop)?,
     };
-    log.close()?;
+    drop(host);
+    context.close(log)?;
     Ok(status)
 }
 
 /// The version that is asked for: a new one, or one that a replay has begun.
-fn version(
-    env: &Env,
-    log: &Log,
-    functions: &FunctionRegistry,
-    args: &Replay,
-    publish_from_ms: Option<i64>,
-) -> Result<u32> {
+fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<i64>) -> Result<u32> {
     let name = args.file.to_string_lossy().into_owned();
     let registered = registry::get(log, &name)?;
     let asked = args.version.as_deref().map(parse_label).transpose()?;
@@ -71,13 +65,13 @@ fn version(
     }
     let live = registered.version(registered.live)?;
     let base = match &args.sql {
-        Some(file) => submission(env, file, Some(name))?,
+        Some(file) => submission(context, file, Some(name))?,
         None => Submission { name, file: live.file.clone(), sql: live.sql.clone(), ..Submission::default() },
     };
     let from = live.from.clone();
     let (to, rate_max) = (args.to.clone(), args.max_rate);
     let submission = Submission { from, to, publish_from_ms, rate_max, is_again: true, ..base };
-    match registry::submit(log, functions, submission)? {
+    match registry::submit(log, &context.functions, submission)? {
         Submitted::New(number) | Submitted::Same(number) => Ok(number),
     }
 }
@@ -95,23 +89,22 @@ fn begun(registered: &Registered, number: u32, args: &Replay, publish_from_ms: O
 }
 
 fn replay_job(
-    env: &Env,
+    context: &Context,
     log: &Log,
-    functions: &FunctionRegistry,
     args: &Replay,
     publish_from_ms: Option<i64>,
     stop: &StopFlag,
 ) -> Result<Status> {
-    let number = version(env, log, functions, args, publish_from_ms)?;
+    let number = version(context, log, args, publish_from_ms)?;
     let registered = registry::get(log, &args.file.to_string_lossy())?;
     let (name, version) = (&registered.name, registered.version(number)?);
     if version.state != VersionState::Running {
         registry::set_state(log, name, number, VersionState::Running)?;
     }
-    let job = registered.job(number, functions)?;
-    job.plan.notes.iter().for_each(|note| talk(&format!("note: {note}")));
+    let job = registered.job(number, &context.functions)?;
+    job.plan.notes.iter().for_each(|note| context.talk(&format!("note: {note}")));
     let asked = job::request_of(log, &job, version)?;
-    let engine = engine_request(env, &args.engine)?;
+    let engine = engine_request(&context.env, &args.engine)?;
     let now = log.clock();
     let request = Request {
         to: asked.to.or(Some(Point::Reading(now.position, now.append_time))),
@@ -124,13 +117,13 @@ fn replay_job(
         ..asked
     };
     let rate_max = args.max_rate.or(version.rate_max);
-    let mut watch = Watch::new(log, format!("{name} {}", label(number)), rate_max, stop);
+    let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), rate_max, stop);
     // Live appends and jobs go first.
     thread::enter(Class::Background);
     let report = job::run(log, &job, &request, &mut watch)?;
-    summarise(&job, &report);
+    summarise(context, &job, &report);
     let is_complete = report.progress.is_final;
-    talk(&match (is_complete, request.flush) {
+    context.talk(&match (is_complete, request.flush) {
         (true, true) => {
             registry::set_state(log, name, number, VersionState::Complete)?;
             format!("{name} {} is complete", label(number))
@@ -143,6 +136,7 @@ fn replay_job(
 
 /// Tells how a replay gets on, and holds it back.
 struct Watch<'a> {
+    context: &'a Context,
     log: &'a Log,
     what: String,
     stop: &'a StopFlag,
@@ -156,10 +150,10 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(log: &'a Log, what: String, rate_max: Option<u64>, stop: &'a StopFlag) -> Self {
+    fn new(context: &'a Context, log: &'a Log, what: String, rate_max: Option<u64>, stop: &'a StopFlag) -> Self {
         let start_us = log.env().clock.monotonic_us();
         let throttle = Throttle::new(log, rate_max);
-        Watch { log, what, stop, throttle, start_us, told_us: start_us, at: (0, 0, 0), first: None }
+        Watch { context, log, what, stop, throttle, start_us, told_us: start_us, at: (0, 0, 0), first: None }
     }
 }
 
@@ -188,12 +182,12 @@ impl Observer for Watch<'_> {
             self.told_us = now_us;
             let seconds = (now_us - self.start_us) as f64 / 1e6;
             let done_of = (position - first, end.saturating_sub(first));
-            talk(&progress_line(&self.what, (rows, seconds), done_of, engine.watermark(0)));
+            self.context.talk(&progress_line(&self.what, (rows, seconds), done_of, engine.watermark(0)));
         }
     }
 
     fn on_note(&mut self, note: &str) {
-        talk(&format!("note: {note}"));
+        self.context.talk(&format!("note: {note}"));
     }
 
     fn should_stop(&self) -> bool {

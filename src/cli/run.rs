@@ -1,14 +1,14 @@
 //! `kappa run`, and `kappa replay` of a file.
 
-use super::args::{Common, EngineArgs, Run};
+use super::args::{EngineArgs, Run};
+use super::context::Context;
 use super::job_args::Replay;
 use super::printer::{Printer, Table};
 use super::progress::Progress;
 use super::units::{parse_bytes, parse_duration_us};
-use super::{Status, load_job, open_log_to_write, refuse_submitted, talk};
-use crate::connect::interrupt::{StopFlag, stop_on_signal};
+use super::{Status, refuse_submitted};
+use crate::connect::interrupt::StopFlag;
 use crate::connect::{file_sink, file_source};
-use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::{OutputPlan, SinkKind};
 use crate::engine::{Counters, Engine, OutputStream};
 use crate::env::Env;
@@ -22,13 +22,14 @@ use crate::types::{AppendTime, Position};
 use arrow::array::Array;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// How long a partition may be silent while it holds windows back before the user is told, in microseconds.
 const SILENCE_US: i64 = 10_000_000;
 
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Run) -> Result<Status> {
-    let job = load_job(env, functions, &args.file, args.version)?;
+pub(super) fn run(context: &Context, args: Run) -> Result<Status> {
+    let job = context.load_job(&args.file, args.version)?;
     let ingests = args.ingest.iter().map(|text| parse_ingest(text)).collect::<Result<Vec<_>>>()?;
     let reads_only_files = job.plan.sources.iter().all(|source| source.ingest.is_some());
     let bounded = args.bounded || args.to.is_some() || (reads_only_files && ingests.is_empty());
@@ -41,31 +42,34 @@ pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args
         bounded,
         flush: bounded && !args.no_flush,
         restart: args.restart,
-        ..engine_request(env, &args.engine)?
+        ..engine_request(&context.env, &args.engine)?
     };
     if request.from.is_some() {
-        talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
+        context.talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
     // Before the log is opened: from then on Ctrl-C must end the run well.
-    let stop = stop_on_signal()?;
-    let log = open_log_to_write(env, common, &args.writing)?;
+    let stop = context.stop_flag()?;
+    let log = context.open_log_to_write(&args.writing)?;
     refuse_submitted(&log, &job)?;
-    take_files(&log, &job)?;
-    let pumps = feed(&log, ingests, bounded, &stop)?;
-    let status = execute(&log, &job, &request, &Printer::new(&args.show), &stop);
+    let host = context.host(&log);
+    take_files(context, &log, &job)?;
+    let pumps = feed(context, &log, ingests, bounded, &stop)?;
+    let status = execute(context, &log, &job, &request, &context.printer(&args.show), &stop);
     for pump in pumps {
-        // A pump that waits for stdin ends with the process.
+        // A pump that waits for stdin ends with the process that the user started.
         if pump.is_finished() {
             pump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
     }
     let status = status?;
-    log.close()?;
+    drop(host);
+    context.close(log)?;
     Ok(status)
 }
 
 /// Recomputes a file's job over the past, into outputs of another name.
 pub(super) fn replay_file(
+    context: &Context,
     log: &Log,
     job: &Job,
     args: &Replay,
@@ -73,13 +77,13 @@ pub(super) fn replay_file(
     stop: &StopFlag,
 ) -> Result<Status> {
     refuse_submitted(log, job)?;
-    take_files(log, job)?;
-    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(log.env(), &args.engine)? };
+    take_files(context, log, job)?;
+    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&context.env, &args.engine)? };
     let request = match &args.to {
         Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
         None => job::replay_request(log, job, base)?,
     };
-    execute(log, job, &request, &Printer::new(&args.show), stop)
+    execute(context, log, job, &request, &context.printer(&args.show), stop)
 }
 
 pub(super) fn engine_request(env: &Env, args: &EngineArgs) -> Result<Request> {
@@ -110,18 +114,19 @@ fn parse_ingest(text: &str) -> Result<(String, PathBuf)> {
 }
 
 /// Appends what is new in the files behind the job's filesystem tables.
-fn take_files(log: &Log, job: &Job) -> Result<()> {
+fn take_files(context: &Context, log: &Log, job: &Job) -> Result<()> {
     for source in &job.plan.sources {
         if let Some(ingest) = &source.ingest {
-            take_file(log, &source.topic, &ingest.path, ingest.framing)?;
+            take_file(context, log, &source.topic, &ingest.path, ingest.framing)?;
         }
     }
     Ok(())
 }
 
-fn take_file(log: &Log, topic: &str, path: &Path, framing: Framing) -> Result<()> {
-    let progress = Progress::new(&format!("reading {}", path.display()), None, "bytes");
-    let taken = file_source::ingest_file(log, topic, path, framing, &mut |bytes| progress.at(bytes))?;
+fn take_file(context: &Context, log: &Log, topic: &str, path: &Path, framing: Framing) -> Result<()> {
+    let progress = context.progress(&format!("reading {}", path.display()), None, "bytes");
+    let taken =
+        file_source::ingest_file(log, &*context.env.disk, topic, path, framing, &mut |bytes| progress.at(bytes))?;
     if taken.added > 0 {
         progress.note(&format!("{} records of {} went into topic '{topic}'", taken.added, path.display()));
     }
@@ -130,6 +135,7 @@ fn take_file(log: &Log, topic: &str, path: &Path, framing: Framing) -> Result<()
 
 /// Feeds topics: before a bounded run, beside a live one.
 fn feed(
+    context: &Context,
     log: &Log,
     ingests: Vec<(String, PathBuf)>,
     bounded: bool,
@@ -137,19 +143,20 @@ fn feed(
 ) -> Result<Vec<JoinHandle<Result<()>>>> {
     let mut pumps = Vec::new();
     for (topic, path) in ingests {
-        let (log, stop) = (log.clone(), stop.clone());
+        let (context, log, stop) = (context.clone(), log.clone(), stop.clone());
+        let terminal = Arc::clone(&context.terminal);
         let pump = move || {
             if path.as_os_str() == "-" {
-                super::produce::pump_stdin(&log, &topic, &stop)
+                super::produce::pump_stdin(&context, &log, &topic, &stop)
             } else {
-                take_file(&log, &topic, &path, Framing::Lines)
+                take_file(&context, &log, &topic, &path, Framing::Lines)
             }
         };
         if bounded {
             pump()?;
         } else {
             let name = format!("kappa-ingest-{}", pumps.len());
-            let watched = move || pump().inspect_err(|e| talk(&format!("error: feeding stopped: {e}")));
+            let watched = move || pump().inspect_err(|e| terminal.talk(&format!("error: feeding stopped: {e}")));
             pumps.push(
                 thread::spawn(&name, watched)
                     .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?,
@@ -159,11 +166,18 @@ fn feed(
     Ok(pumps)
 }
 
-fn execute(log: &Log, job: &Job, request: &Request, printer: &Printer, stop: &StopFlag) -> Result<Status> {
+fn execute(
+    context: &Context,
+    log: &Log,
+    job: &Job,
+    request: &Request,
+    printer: &Printer,
+    stop: &StopFlag,
+) -> Result<Status> {
     for note in &job.plan.notes {
-        talk(&format!("note: {note}"));
+        context.talk(&format!("note: {note}"));
     }
-    let mut watch = Watch::new(log, job, printer, stop, request.bounded);
+    let mut watch = Watch::new(context, log, job, printer, stop, request.bounded);
     // What feeds it has threads of its own by now, and the log too: they go first.
     thread::enter(Class::Background);
     let report = job::run(log, job, request, &mut watch)?;
@@ -171,13 +185,13 @@ fn execute(log: &Log, job: &Job, request: &Request, printer: &Printer, stop: &St
     watch.show_empty_tables()?;
     drop(watch);
     if request.bounded {
-        write_folders(log, job)?;
+        write_folders(context, log, job)?;
     }
-    summarise(job, &report);
+    summarise(context, job, &report);
     Ok(Status::Done)
 }
 
-fn write_folders(log: &Log, job: &Job) -> Result<()> {
+fn write_folders(context: &Context, log: &Log, job: &Job) -> Result<()> {
     for output in &job.plan.outputs {
         let (SinkKind::Filesystem { path }, Some(topic)) = (&output.sink, job.output_topic(output)) else { continue };
         let ending = match output.format {
@@ -191,20 +205,20 @@ fn write_folders(log: &Log, job: &Job) -> Result<()> {
             }
             None => path.clone(),
         };
-        let (part, rows) = file_sink::write_folder(log, &topic, &folder, ending)?;
-        talk(&format!("{rows} rows in {}", part.display()));
+        let (part, rows) = file_sink::write_folder(log, &*context.env.disk, &topic, &folder, ending)?;
+        context.talk(&format!("{rows} rows in {}", part.display()));
     }
     Ok(())
 }
 
 /// What happened, on stderr.
-pub(super) fn summarise(job: &Job, report: &RunReport) {
+pub(super) fn summarise(context: &Context, job: &Job, report: &RunReport) {
     let how = match report.outcome {
         Outcome::Started => "ran",
         Outcome::Resumed => "went on",
         Outcome::AlreadyComplete => "had run to this end already: nothing new was written",
     };
-    talk(&format!("{}: {how}", job.key()));
+    context.talk(&format!("{}: {how}", job.key()));
     for (index, output) in job.plan.outputs.iter().enumerate() {
         let streams = &report.progress.streams[index * 3..index * 3 + 3];
         let name = job.output_topic(output).unwrap_or_else(|| output.table.clone());
@@ -215,12 +229,12 @@ pub(super) fn summarise(job: &Job, report: &RunReport) {
                 line.push_str(&format!("; {topic}: {}", progress.rows));
             }
         }
-        talk(&line);
+        context.talk(&line);
     }
     let checkpoints = &report.checkpoints;
     if checkpoints.taken > 0 {
         let (mib, ms) = (checkpoints.bytes as f64 / f64::from(1 << 20), |us: u64| us as f64 / 1e3);
-        talk(&format!(
+        context.talk(&format!(
             "  checkpoints: {}, the newest of {mib:.1} MiB; the job stood still for at most {:.1} ms, one took {:.1} ms to write",
             checkpoints.taken,
             ms(checkpoints.pause_us_max),
@@ -229,7 +243,7 @@ pub(super) fn summarise(job: &Job, report: &RunReport) {
     }
     if report.spilled_bytes > 0 {
         let mib = report.spilled_bytes as f64 / f64::from(1 << 20);
-        talk(&format!("  state: {mib:.1} MiB of it went to disk, since there was more than --state-memory"));
+        context.talk(&format!("  state: {mib:.1} MiB of it went to disk, since there was more than --state-memory"));
     }
     let counters = &report.counters;
     for (count, what) in [
@@ -241,7 +255,7 @@ pub(super) fn summarise(job: &Job, report: &RunReport) {
         ),
     ] {
         if count > 0 {
-            talk(&format!("  {count} {what}"));
+            context.talk(&format!("  {count} {what}"));
         }
     }
 }
@@ -289,6 +303,7 @@ impl Shown {
 
 /// Watches a run: shows its rows and progress, passes Ctrl-C on.
 struct Watch<'a> {
+    context: &'a Context,
     log: &'a Log,
     stop: &'a StopFlag,
     shown: Vec<Shown>,
@@ -300,12 +315,19 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(log: &'a Log, job: &Job, printer: &Printer, stop: &'a StopFlag, bounded: bool) -> Self {
+    fn new(
+        context: &'a Context,
+        log: &'a Log,
+        job: &Job,
+        printer: &Printer,
+        stop: &'a StopFlag,
+        bounded: bool,
+    ) -> Self {
         let shown = job.plan.outputs.iter().filter_map(|output| Shown::new(job, output, printer)).collect();
         let total = bounded.then(|| log.durable_end().0);
-        let progress = Progress::new(&job.key(), total, if bounded { "positions" } else { "rows" });
+        let progress = context.progress(&job.key(), total, if bounded { "positions" } else { "rows" });
         let tables = job.plan.sources.iter().map(|source| source.table.clone()).collect();
-        Watch { log, stop, shown, progress, bounded, tables, warned: Vec::new(), failure: None }
+        Watch { context, log, stop, shown, progress, bounded, tables, warned: Vec::new(), failure: None }
     }
 
     fn show_rows(&mut self) -> Result<()> {
@@ -319,7 +341,7 @@ impl<'a> Watch<'a> {
             }
             self.progress.suspend(|| {
                 if let Some(title) = shown.title.take() {
-                    talk(&format!("-- {title}"));
+                    self.context.talk(&format!("-- {title}"));
                 }
                 shown.rows += rows.len() as u64;
                 shown.table.rows(&rows)

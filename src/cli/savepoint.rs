@@ -1,9 +1,9 @@
 //! `kappa savepoint create|list|inspect|restore|export`.
 
-use super::args::{Common, Savepoint as Command};
+use super::Status;
+use super::args::Savepoint as Command;
+use super::context::Context;
 use super::printer::Printer;
-use super::{Status, load_job, open_log, read_sql, talk};
-use crate::engine::functions::FunctionRegistry;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::savepoint::{self, Savepoint};
@@ -14,46 +14,47 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-pub(super) fn run(
-    env: &Env,
-    common: &Common,
-    functions: &FunctionRegistry,
-    printer: &Printer,
-    command: Command,
-) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Result<Status> {
+    let log = context.open_log()?;
     match command {
         Command::Create { file, version, to } => {
-            let job = load_job(env, functions, &file, version)?;
-            let sql = read_sql(env, &file)?;
-            let (dir, savepoint) = savepoint::create(&log, &job, &sql, to.as_deref())?;
-            talk(&format!("{}: '{}' at position {}", dir.display(), savepoint.job, savepoint.position));
+            let job = context.load_job(&file, version)?;
+            let sql = context.read_sql(&file)?;
+            let (dir, savepoint) = savepoint::create(&log, &job, &sql, to.map(|to| context.path(&to)).as_deref())?;
+            context.talk(&format!("{}: '{}' at position {}", dir.display(), savepoint.job, savepoint.position));
         }
         Command::List => list(&log, printer)?,
         Command::Inspect { savepoint, section: None } => {
-            inspect(&savepoint::inspect(env, &folder(&log, &savepoint)?)?, printer)?;
+            inspect(context, &savepoint::inspect(log.env(), &folder(context, &log, &savepoint)?)?, printer)?;
         }
-        Command::Inspect { savepoint, section: Some(name) } => rows(env, &folder(&log, &savepoint)?, &name, printer)?,
+        Command::Inspect { savepoint, section: Some(name) } => {
+            rows(log.env(), &folder(context, &log, &savepoint)?, &name, printer)?
+        }
         Command::Restore { savepoint, file, version, at } => {
-            let job = load_job(env, functions, &file, version)?;
-            let (restored, notes) = savepoint::restore(&log, &job, &folder(&log, &savepoint)?, at.map(Position))?;
-            notes.iter().for_each(|note| talk(&format!("note: {note}")));
+            let job = context.load_job(&file, version)?;
+            let (restored, notes) =
+                savepoint::restore(&log, &job, &folder(context, &log, &savepoint)?, at.map(Position))?;
+            notes.iter().for_each(|note| context.talk(&format!("note: {note}")));
             let position = at.unwrap_or(restored.position);
-            talk(&format!("'{}' begins from the state of '{}' at position {position}", job.key(), restored.job));
+            context.talk(&format!(
+                "'{}' begins from the state of '{}' at position {position}",
+                job.key(),
+                restored.job
+            ));
         }
         Command::Export { savepoint, to } => {
-            savepoint::export(env, &folder(&log, &savepoint)?, &to)?;
-            talk(&format!("{} was written", to.display()));
+            savepoint::export(log.env(), &folder(context, &log, &savepoint)?, &context.path(&to))?;
+            context.talk(&format!("{} was written", to.display()));
         }
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
 /// The folder of a savepoint: a path, or a name in the data folder.
-fn folder(log: &Log, given: &Path) -> Result<PathBuf> {
+fn folder(context: &Context, log: &Log, given: &Path) -> Result<PathBuf> {
     let named = given.to_str().filter(|_| given.components().count() == 1).map(|name| savepoint::folder_of(log, name));
-    let candidates = named.into_iter().chain([given.to_owned()]);
+    let candidates = named.into_iter().chain([context.path(given)]);
     let found = candidates.into_iter().find(|dir| log.env().disk.exists(dir).unwrap_or(false));
     found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no savepoint {}", given.display()))
@@ -74,11 +75,11 @@ fn list(log: &Log, printer: &Printer) -> Result<()> {
     printer.table(&["savepoint", "job", "position", "clock", "bytes"], &rows.collect::<Vec<_>>())
 }
 
-fn inspect(savepoint: &Savepoint, printer: &Printer) -> Result<()> {
-    talk(&format!("job '{}', plan {}, Kappa {}", savepoint.job, savepoint.plan_digest, savepoint.kappa));
-    talk(&format!("position {}, clock {}", savepoint.position, clock(savepoint)));
+fn inspect(context: &Context, savepoint: &Savepoint, printer: &Printer) -> Result<()> {
+    context.talk(&format!("job '{}', plan {}, Kappa {}", savepoint.job, savepoint.plan_digest, savepoint.kappa));
+    context.talk(&format!("position {}, clock {}", savepoint.position, clock(savepoint)));
     for output in savepoint.outputs.iter().filter(|output| output.rows > 0) {
-        talk(&format!("  {}: {} rows, digest {}", output.topic, output.rows, output.digest));
+        context.talk(&format!("  {}: {} rows, digest {}", output.topic, output.rows, output.digest));
     }
     let rows = savepoint
         .sections

@@ -1,12 +1,10 @@
 //! `kappa topic create|alter|list|describe|trim|rebuild|delete|retention`.
 
-use super::args::{Common, Topic as Command, TopicSettings};
+use super::Status;
+use super::args::{Topic as Command, TopicSettings};
+use super::context::Context;
 use super::printer::Printer;
-use super::progress::Progress;
 use super::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
-use super::{Status, load_job, open_log, talk};
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, Point, offset_target, parse_point};
 use crate::log::{Log, MetaSpace, Seek, SeekTarget, Topic, TopicChange, TopicConfig, columns};
@@ -15,25 +13,19 @@ use crate::types::Position;
 use serde_json::{Value, json};
 use std::path::Path;
 
-pub(super) fn run(
-    env: &Env,
-    common: &Common,
-    functions: &FunctionRegistry,
-    printer: &Printer,
-    command: Command,
-) -> Result<Status> {
-    let log = open_log(env, common)?;
+pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Result<Status> {
+    let log = context.open_log()?;
     match command {
-        Command::Create { name, partitions, settings } => create(&log, &name, partitions, &settings)?,
-        Command::Alter { name, settings, partitions } => alter(&log, &name, partitions, &settings)?,
+        Command::Create { name, partitions, settings } => create(context, &log, &name, partitions, &settings)?,
+        Command::Alter { name, settings, partitions } => alter(context, &log, &name, partitions, &settings)?,
         Command::List => list(&log, printer)?,
-        Command::Describe { name } => describe(&log, printer, &name)?,
-        Command::Trim { name, before, partition } => trim(&log, &name, &before, partition)?,
-        Command::Rebuild { name, columns } => rebuild(env, functions, &log, &name, columns.as_deref())?,
-        Command::Delete { name } => delete(&log, &name)?,
-        Command::Retention { confirm } => retention(&log, confirm)?,
+        Command::Describe { name } => describe(context, &log, printer, &name)?,
+        Command::Trim { name, before, partition } => trim(context, &log, &name, &before, partition)?,
+        Command::Rebuild { name, columns } => rebuild(context, &log, &name, columns.as_deref())?,
+        Command::Delete { name } => delete(context, &log, &name)?,
+        Command::Retention { confirm } => retention(context, &log, confirm)?,
     }
-    log.close()?;
+    context.close(log)?;
     Ok(Status::Done)
 }
 
@@ -58,15 +50,16 @@ fn changes(settings: &TopicSettings) -> Result<Vec<TopicChange>> {
     Ok(changes)
 }
 
-fn create(log: &Log, name: &str, partitions: u32, settings: &TopicSettings) -> Result<()> {
+fn create(context: &Context, log: &Log, name: &str, partitions: u32, settings: &TopicSettings) -> Result<()> {
     let mut config = TopicConfig { partitions, ..TopicConfig::default() };
     changes(settings)?.iter().for_each(|change| change.apply(&mut config));
     log.create_topic(name, config).map_err(|e| e.context(format!("topic '{name}'")))?;
-    talk(&format!("topic '{name}' created with {partitions} partition{}", if partitions == 1 { "" } else { "s" }));
+    context
+        .talk(&format!("topic '{name}' created with {partitions} partition{}", if partitions == 1 { "" } else { "s" }));
     Ok(())
 }
 
-fn alter(log: &Log, name: &str, partitions: Option<u32>, settings: &TopicSettings) -> Result<()> {
+fn alter(context: &Context, log: &Log, name: &str, partitions: Option<u32>, settings: &TopicSettings) -> Result<()> {
     if partitions.is_some() {
         let message =
             "the number of partitions cannot change: records of one key would lie in two partitions, in no order";
@@ -77,7 +70,7 @@ fn alter(log: &Log, name: &str, partitions: Option<u32>, settings: &TopicSetting
         return Err(Error::input("nothing to change").with_hint("--retention, --retention-bytes or --max-future"));
     }
     let topic = log.alter_topic(name, &changes).map_err(|e| e.context(format!("topic '{name}'")))?;
-    talk(&settings_of(&topic));
+    context.talk(&settings_of(&topic));
     Ok(())
 }
 
@@ -121,7 +114,7 @@ fn writer_of(log: &Log, topic: &str) -> Result<Option<String>> {
     Ok(job::runs(log)?.into_iter().find(|(_, run)| run.outputs.iter().any(|output| output == base)).map(|(key, _)| key))
 }
 
-fn describe(log: &Log, printer: &Printer, name: &str) -> Result<()> {
+fn describe(context: &Context, log: &Log, printer: &Printer, name: &str) -> Result<()> {
     let topic = log.topic(name)?;
     let starts = log.partition_starts(topic.id())?;
     let ends = log.partition_ends(topic.id())?;
@@ -130,17 +123,17 @@ fn describe(log: &Log, printer: &Printer, name: &str) -> Result<()> {
         .map(|(partition, (first, end))| vec![json!(partition), json!(first.0), json!(end.0)])
         .collect();
     printer.table(&["partition", "first_offset", "end_offset"], &rows)?;
-    talk(&settings_of(&topic));
+    context.talk(&settings_of(&topic));
     if let Some(hold) = log.clock_hold()? {
-        talk(&format!("{hold}"));
+        context.talk(&format!("{hold}"));
     }
     if let Some(key) = writer_of(log, name)? {
-        talk(&format!("written by run '{key}'"));
+        context.talk(&format!("written by run '{key}'"));
     }
     if let Some(schema) = log.meta(MetaSpace::Schema, name) {
         let declared = columns::decode(&schema)
             .map_err(|e| Error::damage(format!("the columns of topic '{name}' in the catalog: {e}")))?;
-        talk(&format!("columns: {}", sql::describe(&declared.declared)));
+        context.talk(&format!("columns: {}", sql::describe(&declared.declared)));
     }
     Ok(())
 }
@@ -165,17 +158,17 @@ fn trim_before(log: &Log, topic: &Topic, before: &str, partition: Option<u32>) -
     }
 }
 
-fn trim(log: &Log, name: &str, before: &str, partition: Option<u32>) -> Result<()> {
+fn trim(context: &Context, log: &Log, name: &str, before: &str, partition: Option<u32>) -> Result<()> {
     let topic = log.topic(name)?;
     let position = trim_before(log, &topic, before, partition)?;
     let starts = log.partition_starts(topic.id())?;
     let Some(trim) = log.trim(topic.id(), position)? else {
-        talk(&format!("topic '{name}' has no record before position {position}: nothing was removed"));
+        context.talk(&format!("topic '{name}' has no record before position {position}: nothing was removed"));
         return Ok(());
     };
     let removed: u64 =
         trim.first_offsets.iter().zip(starts).map(|(first, start)| first.0.saturating_sub(start.0)).sum();
-    talk(&format!(
+    context.talk(&format!(
         "topic '{name}': {removed} record{} removed; what is left starts at position {}",
         if removed == 1 { "" } else { "s" },
         trim.first_position
@@ -183,25 +176,25 @@ fn trim(log: &Log, name: &str, before: &str, partition: Option<u32>) -> Result<(
     Ok(())
 }
 
-fn retention(log: &Log, confirm: bool) -> Result<()> {
+fn retention(context: &Context, log: &Log, confirm: bool) -> Result<()> {
     match log.clock_hold()? {
-        None => talk("the clock has not jumped: retention is at work"),
+        None => context.talk("the clock has not jumped: retention is at work"),
         Some(hold) if !confirm => {
-            talk(&hold.to_string());
-            talk("when the time is right: kappa topic retention --confirm");
+            context.talk(&hold.to_string());
+            context.talk("when the time is right: kappa topic retention --confirm");
         }
         Some(_) => {
             log.confirm_clock()?;
-            talk("the time is confirmed: retention goes on");
+            context.talk("the time is confirmed: retention goes on");
         }
     }
     Ok(())
 }
 
-fn rebuild(env: &Env, functions: &FunctionRegistry, log: &Log, name: &str, columns: Option<&Path>) -> Result<()> {
+fn rebuild(context: &Context, log: &Log, name: &str, columns: Option<&Path>) -> Result<()> {
     let topic = log.topic(name)?;
     if let Some(file) = columns {
-        job::declare(log, &load_job(env, functions, file, None)?, name)?;
+        job::declare(log, &context.load_job(file, None)?, name)?;
     }
     if log.meta(MetaSpace::Schema, name).is_none() {
         let message = format!("nobody has declared columns for topic '{name}'");
@@ -210,10 +203,10 @@ fn rebuild(env: &Env, functions: &FunctionRegistry, log: &Log, name: &str, colum
     let (mut bar, mut files) = (None, 0);
     log.rebuild_topic(topic.id(), |progress| {
         files = progress.files;
-        bar.get_or_insert_with(|| Progress::new("rebuilding", Some(progress.bytes_all), "bytes")).at(progress.bytes);
+        bar.get_or_insert_with(|| context.progress("rebuilding", Some(progress.bytes_all), "bytes")).at(progress.bytes);
     })?;
     drop(bar);
-    talk(&match files {
+    context.talk(&match files {
         0 => format!("the history of topic '{name}' has its columns already"),
         1 => format!("topic '{name}': 1 history file rebuilt"),
         _ => format!("topic '{name}': {files} history files rebuilt"),
@@ -221,12 +214,12 @@ fn rebuild(env: &Env, functions: &FunctionRegistry, log: &Log, name: &str, colum
     Ok(())
 }
 
-fn delete(log: &Log, name: &str) -> Result<()> {
+fn delete(context: &Context, log: &Log, name: &str) -> Result<()> {
     if let Some(key) = writer_of(log, name)? {
         return Err(Error::new(ErrorKind::Conflict, format!("topic '{name}' is written by run '{key}'"))
             .with_hint("`kappa run FILE --restart` removes a run with its outputs"));
     }
     log.delete_topic(name)?;
-    talk(&format!("topic '{name}' deleted"));
+    context.talk(&format!("topic '{name}' deleted"));
     Ok(())
 }

@@ -1,54 +1,40 @@
 //! `kappa verify`.
 
-use super::args::{Common, Verify};
+use super::Status;
+use super::args::Verify;
+use super::context::Context;
 use super::printer::Printer;
-use super::progress::Progress;
-use super::{Status, load_any, open_log, talk};
-use crate::engine::Counters;
-use crate::engine::functions::FunctionRegistry;
-use crate::env::Env;
 use crate::error::Result;
-use crate::job::{
-    self, CalledFunction, Difference, Observer, SpanCheck, SpanState, StreamName, VerifyReport, VerifyRequest,
-};
-use crate::types::Position;
+use crate::job::{self, CalledFunction, Difference, SpanCheck, SpanState, StreamName, VerifyReport, VerifyRequest};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-struct Watch(Progress);
-
-impl Observer for Watch {
-    fn on_progress(&mut self, position: Position, _: Option<Position>, _: &Counters) {
-        self.0.at(position.0);
-    }
-}
-
-pub(super) fn run(env: &Env, common: &Common, functions: &FunctionRegistry, args: Verify) -> Result<Status> {
-    let printer = Printer::new(&args.show);
-    let log = open_log(env, common)?;
-    let job = load_any(env, &log, functions, &args.file, args.version)?;
-    let mut watch = Watch(Progress::new("verifying", Some(log.durable_end().0), "positions"));
+pub(super) fn run(context: &Context, args: Verify) -> Result<Status> {
+    let printer = context.printer(&args.show);
+    let log = context.open_log()?;
+    let job = context.load_any(&log, &args.file, args.version)?;
+    let mut watch = context.recomputing("verifying", &log)?;
     let time = |text: &Option<String>| text.as_deref().map(job::parse_time_ms).transpose();
     let request = VerifyRequest {
         threads: usize::from(args.threads),
-        budget: Some(args.memory.budget(env)?),
+        budget: Some(args.memory.budget(&context.env)?),
         from_ms: time(&args.from).map_err(|e| e.context("--from"))?,
         to_ms: time(&args.to).map_err(|e| e.context("--to"))?,
     };
     let report = job::verify(&log, &job, &request, &mut watch)?;
-    drop(watch);
+    watch.done()?;
     if args.spans {
         show_spans(&printer, &report)?;
     } else {
         show_outputs(&printer, &report)?;
     }
     let status = if report.is_equal() { Status::Done } else { Status::Differs };
-    report.streams.iter().zip(&report.gone).filter_map(gone_line).for_each(|line| talk(&line));
+    report.streams.iter().zip(&report.gone).filter_map(gone_line).for_each(|line| context.talk(&line));
     for line in report.differences.iter().flat_map(|difference| difference_lines(difference, &report.functions)) {
-        talk(&line);
+        context.talk(&line);
     }
-    report.functions.iter().filter_map(unstable_line).for_each(|line| talk(&line));
-    log.close()?;
+    report.functions.iter().filter_map(unstable_line).for_each(|line| context.talk(&line));
+    context.close(log)?;
     Ok(status)
 }
 

@@ -1,6 +1,6 @@
 //! A topic into a folder of part files, as Flink lays them out; a bounded run replaces its part atomically.
 
-use crate::env::{OpenMode, create_dir_durably};
+use crate::env::{Disk, OpenMode, create_dir_durably};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::types::Position;
@@ -14,29 +14,28 @@ const BUFFER_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// `Input` if the folder's path is that of a file, `Unavailable` for the disk; those of reading the log.
-pub fn write_folder(log: &Log, topic: &str, folder: &Path, ending: &str) -> Result<(PathBuf, u64)> {
-    let disk = &log.env().disk;
+pub fn write_folder(log: &Log, disk: &dyn Disk, topic: &str, folder: &Path, ending: &str) -> Result<(PathBuf, u64)> {
     if disk.open(folder, OpenMode::Read).and_then(|file| file.len()).is_ok() && disk.list(folder).is_err() {
         return Err(Error::input(format!(
             "'{}' is a file; a filesystem sink writes a folder of part files",
             folder.display()
         )));
     }
-    create_dir_durably(&**disk, folder).map_err(|e| Error::io("cannot create", folder, e))?;
+    create_dir_durably(disk, folder).map_err(|e| Error::io("cannot create", folder, e))?;
     let part = folder.join(format!("part-0.{ending}"));
     let temporary = folder.join(format!(".part-0.{ending}.inprogress"));
     if disk.exists(&temporary).map_err(|e| Error::io("cannot look for", &temporary, e))? {
         disk.remove_file(&temporary).map_err(|e| Error::io("cannot remove", &temporary, e))?;
     }
-    let rows = write_part(log, topic, &temporary)?;
+    let rows = write_part(log, disk, topic, &temporary)?;
     disk.rename(&temporary, &part).map_err(|e| Error::io("cannot put in place", &part, e))?;
     disk.sync_dir(folder).map_err(|e| Error::io("cannot sync", folder, e))?;
     Ok((part, rows))
 }
 
-fn write_part(log: &Log, topic: &str, path: &Path) -> Result<u64> {
+fn write_part(log: &Log, disk: &dyn Disk, topic: &str, path: &Path) -> Result<u64> {
     let io = |e| Error::io("cannot write", path, e);
-    let file = log.env().disk.open(path, OpenMode::CreateNew).map_err(io)?;
+    let file = disk.open(path, OpenMode::CreateNew).map_err(io)?;
     let mut buffer = Vec::new();
     let (mut at, mut rows) = (0, 0);
     let topic = match log.topic(topic) {

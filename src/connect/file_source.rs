@@ -1,6 +1,7 @@
 //! Text files into a topic, each event once: how far a file has been taken is kept in the same frame as its records.
 
 use super::open_text;
+use crate::env::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::framing::{Framer, Framing};
 use crate::log::records::{Partitioning, Record, RecordColumns};
@@ -66,12 +67,13 @@ pub struct Ingested {
 /// topic was fed from another file; those of the log.
 pub fn ingest_file(
     log: &Log,
+    disk: &dyn Disk,
     topic: &str,
     path: &Path,
     framing: Framing,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Ingested> {
-    let source = open_text(&*log.env().disk, path)?;
+    let source = open_text(disk, path)?;
     let topic = topic_of_file(log, topic)?;
     let taken =
         log.meta(MetaSpace::Ingest, topic.name()).map(|bytes| Taken::decode(topic.name(), &bytes)).transpose()?;

@@ -23,29 +23,36 @@ impl StopFlag {
 
 /// A flag that Ctrl-C or SIGTERM sets. The first signal asks politely; a second one ends the process at once with exit code 4.
 pub fn stop_on_signal() -> Result<StopFlag> {
-    watch().map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")).with_source(e))
-}
-
-fn watch() -> std::io::Result<StopFlag> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let flag = StopFlag::default();
     let set = flag.clone();
+    on_signal(move || set.set())?;
+    Ok(flag)
+}
+
+/// Calls `act` at the first Ctrl-C or SIGTERM; a second one ends the process at once with exit code 4.
+pub fn on_signal(act: impl FnOnce() + Send + 'static) -> Result<()> {
+    watch(act).map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot watch for signals: {e}")).with_source(e))
+}
+
+fn watch(act: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::spawn("kappa-signals", move || {
         runtime.block_on(async {
             let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
                 return;
             };
+            let mut act = Some(act);
             loop {
                 tokio::select! {
                     pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
                     _ = terminate.recv() => {}
                 }
-                if set.is_set() {
-                    std::process::exit(4);
+                match act.take() {
+                    Some(act) => act(),
+                    None => std::process::exit(4),
                 }
-                set.set();
             }
         });
     })?;
-    Ok(flag)
+    Ok(())
 }

@@ -2,7 +2,9 @@
 //! function of what comes through here, so a test can put a simulated disk and clock in its place.
 
 mod os;
+pub mod rooted;
 pub mod sim;
+pub mod socket;
 pub mod thread;
 
 use std::io;
@@ -127,6 +129,10 @@ pub trait Disk: Send + Sync {
     fn space(&self, path: &Path) -> io::Result<Option<DiskSpace>> {
         let _ = path;
         Ok(None)
+    }
+    /// Where a path leads, for whoever opens it elsewhere.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        path.to_owned()
     }
     /// True if the path is backed by the operating system, so that libraries with their own I/O (sled) can be used there.
     fn is_os(&self) -> bool;

@@ -16,6 +16,7 @@ mod functions;
 mod fuzz;
 mod generate;
 mod golden;
+mod guests;
 mod history;
 mod jobs;
 mod kill;

@@ -1,0 +1,71 @@
+//! Commands and the process that has the data folder: which are handed to it, and how it runs them.
+
+use super::args::{Args, Command, Savepoint};
+use super::context::{Context, Terminal};
+use super::job_args::Job;
+use super::{conclude, dispatch};
+use crate::env::Env;
+use crate::env::rooted::Rooted;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+use crate::server::{self, Handler, Peer, Request};
+use clap::Parser;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a command needs of the data folder.
+enum Need {
+    /// Nothing, or only to look at its files.
+    Nothing,
+    /// An open log, whoever has it.
+    Log,
+    /// The log for itself, from when it is opened to when it is closed.
+    Alone,
+}
+
+fn need(command: &Command) -> Need {
+    match command {
+        Command::Inspect(_) | Command::Bench { .. } | Command::Completions { .. } => Need::Nothing,
+        Command::Generate(generate) if generate.target().topic.is_none() => Need::Nothing,
+        // What runs a job must be the only one that does.
+        Command::Up(_) | Command::Run(_) | Command::Replay(_) | Command::Promote(_) | Command::Repair(_) => Need::Alone,
+        Command::Job { command: Job::Delete { .. } | Job::Submit { restart: true, .. }, .. } => Need::Alone,
+        Command::Savepoint { command: Savepoint::Restore { .. }, .. } => Need::Alone,
+        _ => Need::Log,
+    }
+}
+
+/// Hands the command to the process that has the data folder. `None`: there is none, or it is not needed; the command runs here.
+pub(super) fn hand_over(args: &Args) -> Result<Option<u8>> {
+    if !matches!(need(&args.command), Need::Log) {
+        return Ok(None);
+    }
+    let Some(stream) = server::connect(&args.common.data)? else { return Ok(None) };
+    let folder = std::env::current_dir().map_err(|e| Error::io("cannot find", Path::new("."), e))?;
+    let arguments = std::env::args_os().map(|argument| argument.into_string());
+    let arguments = arguments.collect::<std::result::Result<_, _>>().map_err(|argument| {
+        Error::input(format!("'{}' is no UTF-8, and another process has the data folder", argument.display()))
+    })?;
+    server::forward(stream, &Request { folder, arguments }).map(Some)
+}
+
+/// Runs the commands of other processes with this one's log.
+pub(super) fn handler(context: &Context, log: &Log) -> Arc<Handler> {
+    let host = Context { owned: Some(log.clone()), ..context.clone() };
+    Arc::new(move |request: Request, peer: &Arc<Peer>| {
+        let terminal: Arc<dyn Terminal> = Arc::clone(peer) as _;
+        let disk = Rooted { disk: Arc::clone(&host.env.disk), root: request.folder };
+        let env = Env { disk: Arc::new(disk), ..host.env.clone() };
+        let context = Context { env, terminal, ..host.clone() };
+        let ran =
+            Args::try_parse_from(request.arguments).map_err(|e| Error::input(e.to_string())).and_then(
+                |args| match need(&args.command) {
+                    Need::Log => dispatch(&context, args.command),
+                    Need::Nothing | Need::Alone => {
+                        Err(Error::new(ErrorKind::Conflict, "this command cannot run in another process"))
+                    }
+                },
+            );
+        conclude(&*context.terminal, ran)
+    })
+}
