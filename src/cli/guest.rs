@@ -7,7 +7,7 @@ use super::{conclude, dispatch};
 use crate::env::Env;
 use crate::env::rooted::Rooted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::server::{self, Handler, Peer, Request};
 use clap::Parser;
 use std::path::Path;
@@ -35,8 +35,32 @@ fn need(command: &Command) -> Need {
     }
 }
 
+/// A process that has just taken the data folder takes commands in a moment, and one that runs a short command is done in a moment.
+const PATIENCE_US: u64 = 2_000_000;
+const REST_US: u64 = 20_000;
+
+/// Runs the command in the process that has the data folder, or here, and gives the exit code.
+pub(super) fn here_or_there(context: &Context, mut args: Args) -> u8 {
+    let clock = &context.env.clock;
+    let until = clock.monotonic_us() + PATIENCE_US;
+    loop {
+        let may_wait = matches!(need(&args.command), Need::Log) && clock.monotonic_us() < until;
+        let ran = match hand_over(&args) {
+            Ok(Some(code)) => return code,
+            Ok(None) => dispatch(context, args.command),
+            Err(e) => Err(e),
+        };
+        match ran {
+            Err(e) if may_wait && log::is_in_use(&e) => clock.sleep_us(REST_US),
+            ran => return conclude(&*context.terminal, ran),
+        }
+        // They were right the first time.
+        args = Args::parse();
+    }
+}
+
 /// Hands the command to the process that has the data folder. `None`: there is none, or it is not needed; the command runs here.
-pub(super) fn hand_over(args: &Args) -> Result<Option<u8>> {
+fn hand_over(args: &Args) -> Result<Option<u8>> {
     if !matches!(need(&args.command), Need::Log) {
         return Ok(None);
     }

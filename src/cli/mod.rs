@@ -81,12 +81,7 @@ pub fn main_with(functions: &FunctionRegistry) -> ExitCode {
     let terminal = Arc::new(Own);
     let data = args.common.data.clone();
     let context = Context { env: Env::os(), data, functions: functions.clone(), terminal, owned: None };
-    let code = match guest::hand_over(&args) {
-        Ok(Some(code)) => code,
-        Ok(None) => conclude(&Own, dispatch(&context, args.command)),
-        Err(e) => conclude(&Own, Err(e)),
-    };
-    ExitCode::from(code)
+    ExitCode::from(guest::here_or_there(&context, args))
 }
 
 /// Reports an error, and gives the exit code.

@@ -151,12 +151,23 @@ fn remove_scratch(env: &Env, dir: &Path) {
     }
 }
 
+/// True if a log was not opened because another process has its folder.
+pub(crate) fn is_in_use(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<InUse>())
+}
+
+/// The process that has the folder.
+#[derive(Debug, thiserror::Error)]
+#[error("process {0}")]
+struct InUse(String);
+
 fn take_lock(env: &Env, dir: &Path) -> Result<Box<dyn LockGuard>> {
     let path = dir.join(LOCK_FILE);
     env.disk.lock(&path, &format!("{}\n", std::process::id())).map_err(|error| match error {
         LockError::Held(holder) => {
             let message = format!("{} is in use by process {holder}", dir.display());
-            Error::new(ErrorKind::Unavailable, message).with_hint("one process owns a data folder; stop the other one")
+            let hint = "one process owns a data folder; stop the other one, or let it run commands: `up`, `run` and `consume --follow` do";
+            Error::new(ErrorKind::Unavailable, message).with_hint(hint).with_source(InUse(holder))
         }
         LockError::Io(cause) => Error::io("locking", &path, cause),
     })
