@@ -235,7 +235,7 @@ pub(super) fn summarise(context: &Context, job: &Job, report: &RunReport) {
     if checkpoints.taken > 0 {
         let (mib, ms) = (checkpoints.bytes as f64 / f64::from(1 << 20), |us: u64| us as f64 / 1e3);
         context.talk(&format!(
-            "  checkpoints: {}, the newest of {mib:.1} MiB; the job stood still for at most {:.1} ms, one took {:.1} ms to write",
+            "  checkpoints: {}, the newest of {mib:.1} MiB; state was taken in at most {:.1} ms, and written in {:.1} ms beside the job",
             checkpoints.taken,
             ms(checkpoints.pause_us_max),
             ms(checkpoints.write_us_max)

@@ -257,7 +257,11 @@ fn on_the_command_line() {
     place.fails(&["savepoint", "create", "job.sql"], 2, &["no state that can be saved"]);
     place.fails(&["run", "job.sql", "--checkpoint-interval", "soon"], 2, &["not a duration"]);
     let ran = place.kappa(&["run", "job.sql", "--bounded", "--no-flush"]);
-    assert!(ran.stderr.contains("  checkpoints: 1, the newest of 0.0 MiB; the job stood still"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("  checkpoints: 1, the newest of 0.0 MiB; state was taken in at most"),
+        "{}",
+        ran.stderr
+    );
     place.ok(&["savepoint", "create", "job.sql", "--to", "half"]);
     place.fails(&["savepoint", "create", "job.sql", "--to", "half"], 2, &["exists already"]);
     place.ok(&["savepoint", "create", "job.sql"]);

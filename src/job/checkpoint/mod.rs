@@ -60,7 +60,7 @@ pub struct CheckpointCounts {
     pub taken: u64,
     /// Bytes that the newest one wrote; what it shares with older ones is not among them.
     pub bytes: u64,
-    /// Longest time in microseconds that the job stood still to take one.
+    /// Longest time in microseconds that taking one took. What is changed while it is written is copied first, which is not in here.
     pub pause_us_max: u64,
     /// Longest time in microseconds until one was written.
     pub write_us_max: u64,
