@@ -119,7 +119,7 @@ fn replay_job(
     let rate_max = args.max_rate.or(version.rate_max);
     let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), rate_max, stop);
     // Live appends and jobs go first.
-    thread::enter(Class::Background);
+    thread::enter(Class::Bulk);
     let report = job::run(log, &job, &request, &mut watch)?;
     summarise(context, &job, &report);
     let is_complete = report.progress.is_final;

@@ -159,7 +159,10 @@ fn a_thread_in_the_background_lets_others_go_first_and_they_stay_where_they_are(
     };
     assert_eq!(of(Class::Foreground), (before, before));
     let (background, child) = of(Class::Background);
-    assert!(background > before || before >= 15, "{background} after {before}");
+    assert!(background > before || before == 19, "{background} after {before}");
     assert_eq!(child, background);
+    let (bulk, child) = of(Class::Bulk);
+    assert!(bulk > background || background == 19, "{bulk} after {background}");
+    assert_eq!(child, bulk);
     assert_eq!(nice(), before);
 }

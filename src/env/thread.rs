@@ -11,26 +11,36 @@ use std::thread::JoinHandle;
 pub enum Class {
     /// Somebody waits for it: appends, and the threads that make them durable.
     Foreground,
-    /// It takes as long as it takes: sealing, checking, and jobs that go through the past at full speed. On Linux the system lets
-    /// the others go first when there are too few cores for all.
+    /// It has to keep up, but nobody waits for it: sealing, checking, and jobs that follow the log. On Linux the system lets the others go
+    /// first when there are too few cores for all.
     Background,
+    /// It takes as long as it takes: replays, which go through the past at full speed. It gets what all others leave.
+    Bulk,
 }
 
-/// By how much the others go first, in the system's steps: each is about a quarter of the share of a core.
-#[cfg(target_os = "linux")]
-const BACKGROUND_NICE: i32 = 5;
+impl Class {
+    /// By how much the others go first, in the system's steps: each is about a quarter of the share of a core.
+    #[cfg(target_os = "linux")]
+    fn nice(self) -> Option<i32> {
+        match self {
+            Class::Foreground => None,
+            Class::Background => Some(5),
+            Class::Bulk => Some(19),
+        }
+    }
+}
 
 /// How long such a thread would go on before another gets its turn, in ns: the longest that the system takes. Whoever wakes up and wants
 /// less goes first at once (Linux 6.12 and later) and need not wait for the next tick of the system's clock, which is 4 ms away.
 #[cfg(target_os = "linux")]
-const BACKGROUND_SLICE_NS: u64 = 100_000_000;
+const LONG_SLICE_NS: u64 = 100_000_000;
 
-/// Puts the calling thread into a class. There is no way back from [`Class::Background`]: the system does not allow it.
+/// Puts the calling thread into a class. There is no way back to a more urgent one: the system does not allow it.
 pub fn enter(class: Class) {
     #[cfg(target_os = "linux")]
-    if class == Class::Background {
+    if let Some(nice) = class.nice() {
         // There, this concerns the calling thread alone. A system that refuses has threads of one class.
-        let _ = rustix::process::nice(BACKGROUND_NICE).map(yield_to_who_wakes);
+        let _ = rustix::process::nice(nice).map(yield_to_who_wakes);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = class;
@@ -53,7 +63,7 @@ fn yield_to_who_wakes(nice: i32) {
         period_ns: u64,
     }
     let size = size_of::<SchedAttr>() as u32;
-    let runtime_ns = BACKGROUND_SLICE_NS;
+    let runtime_ns = LONG_SLICE_NS;
     let attr = SchedAttr { size, policy: 0, flags: 0, nice, priority: 0, runtime_ns, deadline_ns: 0, period_ns: 0 };
     // SAFETY: the system reads the first `size` bytes of the structure, all of them set, and changes this thread's turns alone.
     // Where it refuses, or knows nothing of turns, threads take those that they are given.

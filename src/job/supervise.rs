@@ -136,7 +136,7 @@ fn start(
     let work = move || {
         if !is_live {
             // The live versions go first.
-            thread::enter(Class::Background);
+            thread::enter(Class::Bulk);
         }
         let log = inside.log.clone();
         run(&log, &job, &request, &mut inside).map(drop)

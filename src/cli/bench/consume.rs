@@ -123,7 +123,7 @@ fn append_round(env: &Env, log: &Log, live: TopicId, seconds: u32, replay: bool)
     let replay = if replay {
         let (log, stop) = (log.clone(), Arc::clone(&stop));
         Some(start(move || {
-            thread::enter(Class::Background);
+            thread::enter(Class::Bulk);
             replay_until(&log, "one", &stop)
         })?)
     } else {
