@@ -305,7 +305,7 @@ pub(super) struct PlanLateness {
     /// Delays to try
     #[arg(long, value_name = "DURATION,..", value_delimiter = ',')]
     pub delays: Option<Vec<String>>,
-    /// Recommend the shortest delay that drops at most this share (0 to 1) of the records
+    /// Recommend the shortest delay with which at most this share (0 to 1) of the records miss a window
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     pub may_drop: f64,
     #[command(flatten)]

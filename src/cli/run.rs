@@ -247,7 +247,7 @@ pub(super) fn summarise(context: &Context, job: &Job, report: &RunReport) {
     }
     let counters = &report.counters;
     for (count, what) in [
-        (counters.partly_late, "records came too late for some of their windows and counted in the others"),
+        (counters.partly_late, "of the late records missed some of their windows and counted in the others"),
         (counters.ignored_parse_errors, "records did not decode and were ignored, as the table's options say"),
         (
             counters.beyond_max_future,

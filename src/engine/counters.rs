@@ -7,9 +7,9 @@ use crate::error::Result;
 pub struct Counters {
     /// Records read, once per source that reads them.
     pub rows_in: u64,
-    /// Records written to a late stream: they entered no window of their pipeline.
+    /// Records written to a late stream that entered no window of their pipeline.
     pub late: u64,
-    /// Records that came too late for some of their windows and entered the others.
+    /// Records written to a late stream that came too late for some of their windows and entered the others.
     pub partly_late: u64,
     /// Records (or window results) written to a rejected stream, once per output.
     pub rejected: u64,

@@ -354,7 +354,7 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         Counters {
             rows_out: self.outputs.counts(OutputStream::Main),
-            late: self.outputs.counts(OutputStream::Late).iter().sum(),
+            late: self.outputs.counts(OutputStream::Late).iter().sum::<u64>().saturating_sub(self.counters.partly_late),
             rejected: self.outputs.counts(OutputStream::Rejected).iter().sum(),
             ..self.counters.clone()
         }

@@ -7,7 +7,7 @@
 use super::Codecs;
 use super::counters::Counters;
 use super::operators::assign::{beyond_time, rowtime_column};
-use super::operators::{Course, Fired, Rows, WindowOperator, no_section};
+use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, no_section};
 use super::output::{Cause, Outputs};
 use super::plan::{Emission, JobPlan, PipelinePlan, Step, TimeDomain};
 use super::segment::Segment;
@@ -160,34 +160,53 @@ impl Pipeline {
         let picked: Vec<u32> = (0u32..).take(rows.origin.len()).collect();
         let course = Course { of_row: &|row| segment.cause(rows.origin[row as usize]), reached };
         stage.operator.take(&input, &picked, &course, &mut fired)?;
-        // A record may stand in several rows, one for each of its windows: late is who came too late for all.
-        let late = std::mem::take(&mut fired.late);
+        let (late, partly_late) = (std::mem::take(&mut fired.late), std::mem::take(&mut fired.partly_late));
         if let Some(trace) = &mut self.trace {
             trace.late(stage, (segment, rows, &input), &late)?;
         }
-        for group in late.chunk_by(|a, b| rows.origin[*a as usize] == rows.origin[*b as usize]) {
-            let (origin, row) = (rows.origin[group[0] as usize], group[0] as usize);
-            if group.len() < rows.of_origin(origin) {
-                fired.partly_late += 1;
-                continue;
-            }
-            let windows = group.iter().flat_map(|row| stage.operator.windows_of(&input, *row as usize));
-            let windows: Vec<_> = windows.collect();
-            if windows.iter().any(|window| stage.clock.moment(window.start) >= emit.publish_from_ms) {
-                let watermark = input.before[row].saturating_add(self.behind_ms);
-                self.sink.late(segment, origin, watermark, &windows, emit);
-            }
-        }
+        self.late((segment, rows, &input), late, &partly_late, emit);
         for row in std::mem::take(&mut fired.beyond_time) {
             let row = row as usize;
             rows.rejected.push((rows.origin[row], beyond_time(input.rowtimes[row])));
         }
-        let has_changed = self.tick_us.is_some() && stage.operator.has_changed();
+        let has_changed = self.tick_us.is_some() && self.stages[0].operator.has_changed();
         if let Some(every) = self.tick_us.filter(|_| has_changed) {
             self.tick_at.get_or_insert(next_tick(segment.append_us(0), every));
         }
         self.hand_on(0, fired, reached, emit)?;
         self.close(after, reached, emit)
+    }
+
+    /// Writes the records that came too late for windows, with those that they missed: `late` rows all of theirs, `partly_late` ones some.
+    fn late(
+        &self,
+        (segment, rows, input): (&Segment<'_>, &Rows, &WindowRows),
+        mut late: Vec<u32>,
+        partly_late: &[u32],
+        emit: &mut Emit<'_>,
+    ) {
+        let stage = &self.stages[0];
+        late.extend(partly_late);
+        late.sort_unstable();
+        // A record may stand in several rows, one for each of its windows.
+        for group in late.chunk_by(|a, b| rows.origin[*a as usize] == rows.origin[*b as usize]) {
+            let mut is_partly = group.len() < rows.of_origin(rows.origin[group[0] as usize]);
+            let mut missed = Vec::new();
+            for row in group {
+                let mut windows = stage.operator.windows_of(input, *row as usize);
+                if partly_late.binary_search(row).is_ok() {
+                    is_partly = true;
+                    windows.retain(|window| stage.is_expired(window.end, input.before[*row as usize]));
+                }
+                missed.extend(windows);
+            }
+            if missed.iter().any(|window| stage.clock.moment(window.start) >= emit.publish_from_ms) {
+                let (row, origin) = (group[0] as usize, rows.origin[group[0] as usize]);
+                let watermark = input.before[row].saturating_add(self.behind_ms);
+                self.sink.late((segment, origin), watermark, &missed, is_partly, emit);
+                emit.counters.partly_late += u64::from(is_partly);
+            }
+        }
     }
 
     /// Emits all windows that close at `watermark`, stage by stage.
@@ -209,7 +228,6 @@ impl Pipeline {
     /// What a stage has emitted goes to the next one, or out.
     fn hand_on(&mut self, stage: usize, fired: Fired, reached: Reached<'_>, emit: &mut Emit<'_>) -> Result<()> {
         emit.counters.windows_closed += fired.closed;
-        emit.counters.partly_late += fired.partly_late;
         emit.counters.between_windows += fired.between;
         if fired.len() == 0 {
             return Ok(());

@@ -85,8 +85,15 @@ impl Sink {
         Ok(Writer { sink: self, batch, keys, key: Vec::new(), value: Vec::new(), headers, wrote: (false, false) })
     }
 
-    /// A record that entered no window.
-    pub fn late(&self, segment: &Segment<'_>, row: u32, watermark: i64, missed: &[Window], emit: &mut Emit<'_>) {
+    /// A record that missed these windows: all of its own, or some.
+    pub fn late(
+        &self,
+        (segment, row): (&Segment<'_>, u32),
+        watermark: i64,
+        missed: &[Window],
+        is_partly: bool,
+        emit: &mut Emit<'_>,
+    ) {
         let mut windows: Vec<String> = missed.iter().take(MISSED_WINDOWS).map(ToString::to_string).collect();
         if missed.len() > MISSED_WINDOWS {
             windows.push(format!("and {} more", missed.len() - MISSED_WINDOWS));
@@ -99,7 +106,8 @@ impl Sink {
             topic: segment.topic,
         };
         let to = (self.output, OutputStream::Late);
-        record.push(to, (segment.cause(row), self.pipeline), "late", &notes, emit.outputs);
+        let reason = if is_partly { "partly late" } else { "late" };
+        record.push(to, (segment.cause(row), self.pipeline), reason, &notes, emit.outputs);
     }
 
     /// A record that a step could not evaluate.

@@ -59,7 +59,7 @@ pub struct BoundCount {
     pub delay_ms: i64,
     /// Whether the table declares it.
     pub is_declared: bool,
-    /// Records that would enter no window, since all of theirs had closed.
+    /// Records that would miss a window, since it had closed.
     pub dropped: u64,
     /// Their share of the records of the source.
     pub share: f64,
@@ -72,7 +72,7 @@ pub struct BoundCount {
 }
 
 /// Reads what the sources of a job hold now: once for how far records lie behind, unless `delays_ms` says which delays to try, and once
-/// to count with all of them. `may_drop` is the share of records that may be lost.
+/// to count with all of them. `may_drop` is the share of records that may miss a window.
 ///
 /// # Errors
 /// `Input` for a job without windows of event time; those of reading the log.

@@ -128,8 +128,8 @@ pub(super) struct Fired {
     pub closed: u64,
     /// Rows that were late for all their windows.
     pub late: Vec<u32>,
-    /// Count of rows late for some of their windows.
-    pub partly_late: u64,
+    /// Rows that were late for some of their windows.
+    pub partly_late: Vec<u32>,
     /// Count of rows between windows that do not touch.
     pub between: u64,
     /// A window of theirs does not fit into 64 bits.

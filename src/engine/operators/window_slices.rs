@@ -215,7 +215,9 @@ impl SliceWindows {
                     while self.close(bounds.watermark, course, fired)? {}
                     current = None;
                 }
-                fired.partly_late += u64::from(bounds.expired >= slice.first_end);
+                if bounds.expired >= slice.first_end {
+                    fired.partly_late.push(*number);
+                }
                 if self.spec.lateness_ms > 0 {
                     self.again(rows, *number, slice, bounds, course, fired)?;
                     current = None;

@@ -36,13 +36,12 @@ impl Open {
         }
     }
 
-    /// How many windows the row entered, and how many it came too late for.
-    fn add(&mut self, index: usize, row: &Row, watermark: i64) -> (u64, u64) {
-        let (mut entered, mut missed) = (0, 0);
-        for mut window in self.windows_of(row.time) {
-            let mut members = vec![index];
+    /// How many windows the row entered, and those that it came too late for.
+    fn add(&mut self, index: usize, row: &Row, watermark: i64) -> (u64, Vec<Window>) {
+        let (mut entered, mut missed) = (0, Vec::new());
+        for alone in self.windows_of(row.time) {
+            let (mut window, mut members) = (alone, vec![index]);
             if let WindowKind::Session { .. } = self.kind {
-                let alone = window;
                 self.windows.retain(|(other, key, rows)| {
                     let joins = *key == row.key && other.start <= alone.end && alone.start <= other.end;
                     if joins {
@@ -63,7 +62,7 @@ impl Open {
                 self.windows.push((window, row.key.clone(), members));
                 entered += 1;
             } else {
-                missed += 1;
+                missed.push(alone);
             }
         }
         (entered, missed)
@@ -151,11 +150,14 @@ impl ModelWatermark {
     }
 }
 
-/// Main values (without floats) and late positions of all pipelines, in output order, and the count of partly late rows.
-fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<String>, Vec<usize>, u64) {
+/// What a late stream says of a row: its number, why, and the windows that it missed.
+type Missed = (usize, &'static str, String);
+
+/// Main values (without floats) and late rows of all pipelines, in output order.
+fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<String>, Vec<Missed>) {
     let mut watermark = ModelWatermark::new(times);
     let mut pipelines: Vec<Open> = kinds.iter().map(|kind| Open { kind: *kind, windows: Vec::new() }).collect();
-    let (mut main, mut late, mut partly_late) = (Vec::new(), Vec::new(), 0);
+    let (mut main, mut late) = (Vec::new(), Vec::new());
     let close = |pipelines: &mut Vec<Open>, value: Option<i64>, main: &mut Vec<String>| {
         let closed = pipelines.iter_mut().map(|pipeline| pipeline.close(value.unwrap_or(i64::MIN), rows));
         main.extend(closed.flatten());
@@ -167,9 +169,10 @@ fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<
         while let Some(row) = rows.get(next).filter(|row| row.append_ms == now_ms) {
             let before = watermark.value.unwrap_or(i64::MIN);
             for pipeline in &mut pipelines {
-                match pipeline.add(next, row, before) {
-                    (0, _) => late.push(next),
-                    (_, missed) => partly_late += u64::from(missed > 0),
+                let (entered, missed) = pipeline.add(next, row, before);
+                if !missed.is_empty() {
+                    let windows: Vec<_> = missed.iter().map(ToString::to_string).collect();
+                    late.push((next, if entered == 0 { "late" } else { "partly late" }, windows.join(",")));
                 }
             }
             watermark.record(row);
@@ -178,7 +181,7 @@ fn model(times: Times, kinds: &[WindowKind], rows: &[Row], end_ms: i64) -> (Vec<
         }
     }
     close(&mut pipelines, Some(i64::MAX), &mut main);
-    (main, late, partly_late)
+    (main, late)
 }
 
 /// The engine's values without the floating-point sum (the ninth field).
@@ -282,10 +285,13 @@ proptest! {
         let events: Vec<Event> = rows.iter().map(Row::event).collect();
         let end_ms = rows.last().expect("rows").append_ms + rest_ms;
         let (whole, counters) = run(&plan, &events, usize::MAX, Some(end_ms * 1000), 1);
-        let (main, late, partly_late) = model(times, &kinds, &rows, end_ms);
+        let (main, late) = model(times, &kinds, &rows, end_ms);
         prop_assert_eq!(without_floats(&values(&whole.main)), main);
-        let late: Vec<String> = late.iter().map(|index| events[*index].value.clone()).collect();
-        prop_assert_eq!(values(&whole.late), late);
+        let text = |row, name| header(&whole.late[0], row, name).expect("a header");
+        let got = values(&whole.late).into_iter().enumerate().map(|(row, value)| (value, text(row, "reason"), text(row, "windows")));
+        let expected = late.iter().map(|(row, why, windows)| (events[*row].value.clone(), (*why).to_owned(), windows.clone()));
+        prop_assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let partly_late = late.iter().filter(|(_, why, _)| *why == "partly late").count() as u64;
         prop_assert_eq!((counters.partly_late, counters.rows_in), (partly_late, rows.len() as u64));
         prop_assert_eq!(run_cut(&plan, &events, &cuts, &asks, end_ms * 1000), (whole, counters));
     }

@@ -73,8 +73,9 @@ impl Model<'_> {
             // Between windows that do not touch.
             return;
         }
+        let all = open.len();
         open.retain(|window| before < window.end + self.lateness - 1);
-        if open.is_empty() {
+        if open.len() < all {
             self.late.push(index);
         }
         for window in open {

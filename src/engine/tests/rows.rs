@@ -61,6 +61,13 @@ fn partly_late_rows_count_in_the_open_windows() {
     let plan = job(Times::default(), vec![windowed(hop, vec![call(AggregateFunction::Count, None, false)])]);
     let (out, counters) = output_of(&plan, &[event(1, 0, "a", 6, 0), event(1, 0, "a", 3, 0)]);
     assert_eq!(values(&out.main), ["a|2|0|10|9", "a|1|5|15|14"]);
+    assert_eq!(values(&out.late), ["a|3|0"]);
+    assert_eq!(header(&out.late[0], 0, "reason").as_deref(), Some("partly late"));
+    assert_eq!(
+        header(&out.late[0], 0, "windows").as_deref(),
+        Some("[1969-12-31T23:59:59.995Z,1970-01-01T00:00:00.005Z)"),
+        "it misses this one and counts in the other"
+    );
     assert_eq!((counters.late, counters.partly_late), (0, 1));
 }
 
