@@ -202,7 +202,7 @@ impl ColdTables {
         range: &RangeInclusive<u64>,
         take: &mut dyn FnMut(&RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let inside = |piece: &&Piece| piece.hashes.start() <= range.end() && range.start() <= piece.hashes.end();
+        let inside = |piece: &&Piece| piece.order.start() <= range.end() && range.start() <= piece.order.end();
         let mut pieces = run.pieces().iter().filter(inside);
         pieces.try_for_each(|piece| take(&self.within(&run.read(piece)?, range)))
     }
@@ -328,9 +328,7 @@ impl Whole {
         let disk = self.cold.runs.iter().flat_map(|(_, run)| run.pieces());
         let memory = self.order.chunks(PIECE_ROWS).map(|piece| (piece[0].0, piece.len()));
         let rows = self.cold.rows.iter().flat_map(|rows| tables.hashes(rows).chunks(PIECE_ROWS));
-        disk.map(|piece| (*piece.hashes.start(), piece.rows))
-            .chain(memory)
-            .chain(rows.map(|rows| (rows[0], rows.len())))
+        disk.map(|piece| (*piece.order.start(), piece.rows)).chain(memory).chain(rows.map(|rows| (rows[0], rows.len())))
     }
 
     /// Adds the keys with hashes in a range to a slice whose keys are in a dictionary of their own. `memory` is what this was made from.
@@ -361,8 +359,8 @@ pub fn ranges<'a>(tables: &ColdTables, wholes: impl Iterator<Item = &'a Whole>) 
     ranges_of(wholes.flat_map(|whole| whole.pieces(tables)).collect())
 }
 
-/// The same by first hash and number of rows of all pieces.
-fn ranges_of(mut pieces: Vec<(u64, usize)>) -> Vec<RangeInclusive<u64>> {
+/// The same by where each piece begins, and its number of rows.
+pub(super) fn ranges_of(mut pieces: Vec<(u64, usize)>) -> Vec<RangeInclusive<u64>> {
     pieces.sort_unstable();
     let (mut ranges, mut from, mut held) = (Vec::new(), 0, 0);
     for (first, rows) in pieces {
@@ -451,7 +449,7 @@ impl Numbers {
         }
         let mut known: Vec<(u64, u32)> = self.known.keys().map(|id| (keys.hash(*id), *id)).collect();
         known.sort_unstable();
-        let pieces = self.runs.iter().flat_map(Run::pieces).map(|piece| (*piece.hashes.start(), piece.rows));
+        let pieces = self.runs.iter().flat_map(Run::pieces).map(|piece| (*piece.order.start(), piece.rows));
         let pieces = pieces.chain(known.chunks(PIECE_ROWS).map(|piece| (piece[0].0, piece.len())));
         for range in ranges_of(pieces.collect()) {
             let (mut own, mut numbers) = self.spilled(tables, &range)?;

@@ -5,6 +5,7 @@ pub mod cold;
 pub mod dictionary;
 pub mod ipc;
 pub mod keys;
+pub mod parked;
 pub mod section;
 pub mod slice;
 pub mod spill;

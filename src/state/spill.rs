@@ -143,11 +143,11 @@ impl Drop for Owned {
     }
 }
 
-/// Rows whose keys have hashes between two.
+/// Rows of a run.
 #[derive(Debug, Clone)]
 pub struct Piece {
-    /// The hashes of its first and its last row; they never fall.
-    pub hashes: RangeInclusive<u64>,
+    /// What the run is sorted by, of its first and its last row.
+    pub order: RangeInclusive<u64>,
     /// Number of rows.
     pub rows: usize,
     at: u64,
@@ -155,7 +155,7 @@ pub struct Piece {
     crc: u32,
 }
 
-/// Pieces that were written together. Their hashes never fall.
+/// Pieces that were written together, sorted: by the hashes of keys, or by time.
 #[derive(Clone)]
 pub struct Run {
     owned: Arc<Owned>,
@@ -203,15 +203,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Adds rows to the run, which lie behind those before by the hashes of their keys.
-    pub fn piece(&mut self, hashes: RangeInclusive<u64>, rows: RecordBatch) -> Result<()> {
+    /// Adds rows to the run, which lie behind those before.
+    pub fn piece(&mut self, order: RangeInclusive<u64>, rows: RecordBatch) -> Result<()> {
         let count = rows.num_rows();
         self.buffer.clear();
         ipc::write(&Section::of("spill", rows.schema(), vec![rows]), &mut self.buffer)?;
         let written = self.file.write_all_at(self.at, &self.buffer);
         written.map_err(|cause| failed("writing", &self.owned.path, cause))?;
         let (at, len) = (self.at, self.buffer.len());
-        self.pieces.push(Piece { hashes, rows: count, at, len, crc: crc32fast::hash(&self.buffer) });
+        self.pieces.push(Piece { order, rows: count, at, len, crc: crc32fast::hash(&self.buffer) });
         self.at += len as u64;
         self.owned.spill.bytes.add(len as u64);
         Ok(())

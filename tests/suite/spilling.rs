@@ -12,16 +12,35 @@ INSERT INTO sums SELECT window_start, id, COUNT(*), SUM(v / 7)
   FROM TABLE(TUMBLE(TABLE hits, DESCRIPTOR(ts), INTERVAL '10' MINUTE)) GROUP BY window_start, window_end, id HAVING COUNT(*) > 1;
 ";
 
+/// The same by session: all of them are open until the end.
+const SESSIONS: &str = "
+CREATE TABLE hits (ts TIMESTAMP(3), id STRING, v DOUBLE, WATERMARK FOR ts AS ts - INTERVAL '1' DAY) WITH ('connector' = 'kappa');
+CREATE TABLE sums (window_start TIMESTAMP(3), id STRING, n BIGINT, total DOUBLE) WITH ('connector' = 'kappa');
+INSERT INTO sums SELECT window_start, id, COUNT(*), SUM(v / 7)
+  FROM TABLE(SESSION(TABLE hits PARTITION BY id, DESCRIPTOR(ts), INTERVAL '2' MINUTE)) GROUP BY window_start, window_end, id
+  HAVING COUNT(*) > 2;
+";
+
 /// Events over an hour, whose windows are all open until the end.
 const EVENTS: u64 = 800_000;
 
-fn place() -> Place {
+/// A visitor anywhere in the hour.
+fn anybody(n: u64) -> u64 {
+    n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 600_000
+}
+
+/// A new visitor, who stays for two more records; now and then one of the hour returns.
+fn visitor(n: u64) -> u64 {
+    if n.is_multiple_of(300) { anybody(n) % (n / 3 + 1) } else { n / 3 }
+}
+
+fn place(sql: &str, id_of: impl Fn(u64) -> u64) -> Place {
     let place = Place::new();
-    place.write("sums.sql", SQL);
+    place.write("sums.sql", sql);
     let mut file = BufWriter::new(File::create(place.path("hits.jsonl")).expect("a file"));
     for n in 0..EVENTS {
         let second = n * 3600 / EVENTS;
-        let (id, v) = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 600_000, n % 1000);
+        let (id, v) = (id_of(n), n % 1000);
         let (minute, second) = (second / 60, second % 60);
         writeln!(file, "{{\"ts\":\"2026-01-01 12:{minute:02}:{second:02}\",\"id\":\"visitor-{id:012}\",\"v\":{v}.25}}")
             .expect("room");
@@ -52,21 +71,30 @@ fn run(place: &Place, args: &[&str]) -> (String, u64, String) {
     (digest, most_kib / 1024, said)
 }
 
-#[test]
-fn a_job_with_ten_times_its_memory_gives_the_same_bytes() {
-    let place = place();
-    let (expected, whole_mib, said) = run(&place, &["--as", "whole"]);
+/// Runs the job with and without a budget.
+fn check(place: &Place, budget: &str) {
+    let (expected, whole_mib, said) = run(place, &["--as", "whole"]);
     assert!(!said.contains("went to disk"), "{said}");
-    let (digest, most_mib, said) = run(&place, &["--as", "small", "--state-memory", "8MiB"]);
-    println!("{whole_mib} MiB without a budget, {most_mib} MiB with 8 MiB\n{said}");
+    let (digest, most_mib, said) = run(place, &["--as", "small", "--state-memory", budget]);
+    println!("{whole_mib} MiB without a budget, {most_mib} MiB with {budget}\n{said}");
     assert_eq!(digest, expected);
     assert!(said.contains("went to disk"), "{said}");
     assert!(most_mib + 30 < whole_mib, "{most_mib} MiB, {whole_mib} MiB without a budget");
 }
 
 #[test]
+fn a_job_with_ten_times_its_memory_gives_the_same_bytes() {
+    check(&place(SQL, anybody), "8MiB");
+}
+
+#[test]
+fn sessions_with_ten_times_their_memory_give_the_same_bytes() {
+    check(&place(SESSIONS, visitor), "8MiB");
+}
+
+#[test]
 fn a_killed_job_leaves_nothing_and_goes_on() {
-    let place = place();
+    let place = place(SQL, anybody);
     let (expected, ..) = run(&place, &["--as", "whole"]);
     let args =
         ["run", "sums.sql", "--bounded", "--as", "small", "--state-memory", "4MiB", "--checkpoint-interval", "100ms"];

@@ -3,7 +3,11 @@
 //! A record joins the sessions of its key that have not expired at the watermark before it; it is late only if, after joining, its
 //! window has expired. Sessions that the watermark has closed are emitted before a record changes them, at the end of the batch at
 //! the latest. A session that was emitted and then becomes another window is taken back, with the values that it had. Slots are used again.
+//!
+//! What has no room in memory goes to disk, all sessions of a key together, and comes back before a row of the key is added, or one of them
+//! closes or expires.
 
+mod parked;
 mod saved;
 
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
@@ -11,7 +15,10 @@ use crate::engine::output::{Cause, Firing, Operation, Pane};
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
+use crate::state::keys::KeyRows;
+use crate::state::parked::Parked;
 use crate::state::section::{Keyed, Section};
+use crate::state::spill::Spill;
 use crate::window::Window;
 use crate::window::session::{alone, cover, joined};
 use arrow::array::RecordBatch;
@@ -53,6 +60,8 @@ pub(in crate::engine) struct SessionWindows {
     expiry: BinaryHeap<Due>,
     /// Sessions with changes that the next tick shows: key, slot.
     changed: Vec<(u32, u32)>,
+    /// Keys that are on disk, by the watermark that closes or drops their first session.
+    parked: Parked,
 }
 
 /// Rows that have a slot but are not yet added.
@@ -68,10 +77,12 @@ type Showing = (u32, Session, Firing, (Cause, i64));
 impl SessionWindows {
     pub fn new(gap: i64, spec: WindowSpec) -> Result<SessionWindows> {
         let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let table = Arc::new(spec.table(&saved::columns())?);
         Ok(SessionWindows {
             gap,
             keys: Arc::new(Dictionary::new(&spec.codec)),
-            table: Arc::new(spec.table(&saved::columns())?),
+            parked: Parked::new(table.schema()),
+            table,
             spec,
             sessions: Vec::new(),
             accumulators: Arc::new(accumulators),
@@ -81,6 +92,22 @@ impl SessionWindows {
             expiry: BinaryHeap::new(),
             changed: Vec::new(),
         })
+    }
+
+    /// The keys of rows, held, with their sessions in memory: numbers stay what they are until the last row is in.
+    fn hold(&mut self, keys: &KeyRows, picked: &[u32]) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(picked.len());
+        let dictionary = Arc::make_mut(&mut self.keys);
+        dictionary.intern(keys, picked, &mut ids);
+        self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
+        ids.iter().for_each(|key| dictionary.hold(*key));
+        self.fetch(&ids)?;
+        Ok(ids)
+    }
+
+    fn let_go(&mut self, keys: &[u32]) {
+        let dictionary = Arc::make_mut(&mut self.keys);
+        keys.iter().for_each(|key| dictionary.release(*key));
     }
 
     fn flush(&mut self, rows: &WindowRows, pending: &mut Pending) {
@@ -278,23 +305,18 @@ impl SessionWindows {
 
 impl WindowOperator for SessionWindows {
     fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
-        let mut keys = Vec::with_capacity(picked.len());
-        let dictionary = Arc::make_mut(&mut self.keys);
-        dictionary.intern(&rows.keys, picked, &mut keys);
-        self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
-        // Numbers stay what they are until the last row is in.
-        keys.iter().for_each(|key| dictionary.hold(*key));
+        let keys = self.hold(&rows.keys, picked)?;
         let mut pending = Pending::default();
         for (row, key) in picked.iter().zip(&keys) {
             self.add((rows, *row, *key), &mut pending, course, fired)?;
         }
         self.flush(rows, &mut pending);
-        let dictionary = Arc::make_mut(&mut self.keys);
-        keys.iter().for_each(|key| dictionary.release(*key));
+        self.let_go(&keys);
         Ok(())
     }
 
-    fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
+    fn close(&mut self, goal: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
+        let watermark = self.fetch_due(goal)?;
         let results = self.take_closed(watermark, course);
         fired.closed += results.len() as u64;
         let closed: Vec<(u32, Session)> = results.iter().map(|(key, session, ..)| (*key, *session)).collect();
@@ -309,7 +331,7 @@ impl WindowOperator for SessionWindows {
             }
         }
         self.expire(watermark);
-        Ok(false)
+        Ok(watermark < goal)
     }
 
     fn tick(&mut self, by: (Cause, i64), fired: &mut Fired) -> Result<()> {
@@ -332,7 +354,8 @@ impl WindowOperator for SessionWindows {
     }
 
     fn next_goal(&self) -> Option<i64> {
-        self.due.peek().map(|Reverse((end, _, _))| self.spec.clock.goal(*end))
+        let goal = self.due.peek().map(|Reverse((end, _, _))| self.spec.clock.goal(*end));
+        goal.into_iter().chain(self.parked.next_due()).min()
     }
 
     fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window> {
@@ -340,12 +363,11 @@ impl WindowOperator for SessionWindows {
     }
 
     fn byte_len(&self) -> usize {
-        // A list has room for four sessions from the first one on.
-        let lists = self.sessions.len() * (size_of::<Vec<Session>>() + 4 * size_of::<Session>());
-        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
-        let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
-        let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
-        self.keys.byte_len() + lists + accumulators.sum::<usize>() + heaps + others
+        self.bytes_to_park() + self.parked.byte_len()
+    }
+
+    fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {
+        self.park(spill, bytes, least)
     }
 
     fn save(&self) -> Result<Vec<Section>> {
@@ -353,6 +375,6 @@ impl WindowOperator for SessionWindows {
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
-        self.take_section(name, rows)
+        self.load_section(name, rows)
     }
 }

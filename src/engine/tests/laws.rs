@@ -136,7 +136,7 @@ pub(super) fn intricate_plan_of(calls: &dyn Fn() -> Vec<AggregateCall>) -> JobPl
     job(plan_times(), pipelines)
 }
 
-fn plan_times() -> Times {
+pub(super) fn plan_times() -> Times {
     Times { bound_ms: 25, idle_ms: Some(30), quiet_close: true, max_future_ms: 1 << 40 }
 }
 

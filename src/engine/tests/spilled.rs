@@ -1,6 +1,6 @@
 //! Law 3 across budgets of state: what has no room in memory goes to disk and comes back, and no byte of the output shows it.
 
-use super::laws::{events, intricate_plan_of, noise, plan_of};
+use super::laws::{events, intricate_plan_of, noise, plan_of, plan_times};
 use super::saved::cut;
 use super::*;
 use crate::env::OpenMode;
@@ -67,7 +67,19 @@ fn all_plans() -> Vec<JobPlan> {
     let calls_of: [&dyn Fn() -> Vec<AggregateCall>; 4] = [&calls, &exact_calls, &gathering_calls, &gathering_exactly];
     let mut plans: Vec<JobPlan> = calls_of.iter().map(|calls| plan_of(calls)).collect();
     plans.extend([intricate_plan_of(&calls), intricate_plan_of(&exact_calls)]);
+    plans.extend(plans_alone());
     plans
+}
+
+/// Jobs of one operator each, which has to go to disk itself.
+fn plans_alone() -> Vec<JobPlan> {
+    let session = WindowKind::Session { gap_ms: 2 };
+    let mut again = windowed(session, calls());
+    again.emission = Emission { lateness_ms: 10, early_us: Some(13_000) };
+    let mut late = windowed(session, gathering_calls());
+    late.emission = Emission { lateness_ms: 30, early_us: None };
+    let pipelines = [windowed(session, calls()), again, late];
+    pipelines.into_iter().map(|pipeline| job(plan_times(), vec![pipeline])).collect()
 }
 
 #[test]
@@ -123,6 +135,38 @@ fn windows_larger_than_the_budget_come_out_whole() {
         println!("{} rows, {spilled} bytes written", expected.main[0].len());
         assert!(expected.main[0].len() > 100_000 && spilled > 5 << 20);
         assert!(collected == expected);
+    }
+}
+
+/// Many keys that come again and again, some of them long after, while a watermark far behind keeps all of them open.
+#[test]
+fn keys_beyond_the_budget_come_back() {
+    let row = |n: u64| {
+        let (now_ms, dice) = (n as i64 / 100, noise(n));
+        let key = if dice % 5 == 0 { dice % 4_000 } else { n as i64 / 2 };
+        event(now_ms, 0, &format!("visitor-{key:08}"), now_ms - dice / 64 % 30, dice % 100)
+    };
+    let events: Vec<Event> = (0..60_000).map(row).collect();
+    let bytes = 1 << 20;
+    for (kind, lateness_ms) in [(WindowKind::Session { gap_ms: 40 }, 0), (WindowKind::Session { gap_ms: 10 }, 200)] {
+        let mut pipeline = windowed(kind, calls());
+        pipeline.emission = Emission { lateness_ms, early_us: None };
+        let plan = job(Times { bound_ms: 300, ..Times::default() }, vec![pipeline]);
+        let (expected, ..) = within(&plan, &events, 500, None);
+        let (mut engine, mut collected) =
+            (engine_within(&plan, 1, Some(memory(&Sim::new(1), bytes))), Collected::default());
+        let mut most = 0;
+        for batch in batches(&events, 500) {
+            engine.push(vec![batch]).expect("a good batch");
+            collected.add(engine.drain());
+            most = most.max(engine.state_byte_len() as u64);
+        }
+        engine.finish().expect("open");
+        collected.add(engine.drain());
+        let (rows, spilled) = (expected.main[0].len(), engine.spilled_bytes());
+        println!("{kind:?}: {rows} rows, {spilled} bytes written, {most} held");
+        assert!(rows > 25_000 && spilled > 10 * bytes && most < bytes * 5 / 4);
+        assert!(collected == expected, "{kind:?}");
     }
 }
 

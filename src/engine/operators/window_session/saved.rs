@@ -3,8 +3,9 @@
 use super::{Session, SessionWindows};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::error::{Error, Result};
-use crate::state::accumulator::save_all;
-use crate::state::section::{PIECE_ROWS, Section};
+use crate::state::accumulator::{Accumulator, save_all};
+use crate::state::dictionary::Dictionary;
+use crate::state::section::{Keyed, PIECE_ROWS, Section};
 use crate::window::Window;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, TimestampMillisecondType, UInt32Type};
@@ -26,40 +27,61 @@ pub(super) fn columns() -> Vec<Field> {
     ]
 }
 
-fn flags(sessions: &[(u32, Session)], of: impl Fn(&Session) -> bool) -> ArrayRef {
-    Arc::new(sessions.iter().map(|(_, session)| Some(of(session))).collect::<BooleanArray>())
+/// The rows of some sessions.
+pub(super) fn rows_of<'a>(
+    table: &Keyed,
+    (keys, accumulators): (&Dictionary, &[Box<dyn Accumulator>]),
+    sessions: impl Iterator<Item = &'a (u32, Session)> + Clone,
+) -> Result<RecordBatch> {
+    let flag = |of: fn(&Session) -> bool| -> ArrayRef {
+        Arc::new(sessions.clone().map(|(_, session)| Some(of(session))).collect::<BooleanArray>())
+    };
+    let own = vec![
+        times(sessions.clone().map(|(_, session)| session.window.start)),
+        times(sessions.clone().map(|(_, session)| session.window.end)),
+        Arc::new(UInt32Array::from_iter_values(sessions.clone().map(|(_, session)| session.revision))) as ArrayRef,
+        flag(|session| session.is_shown),
+        flag(|session| session.is_closed),
+        flag(|session| session.is_changed),
+    ];
+    let slots: Vec<u32> = sessions.clone().map(|(_, session)| session.slot).collect();
+    table.batch(sessions.map(|(key, _)| keys.key(*key)), own, save_all(accumulators, &slots)?)
 }
 
 impl SessionWindows {
-    pub(super) fn section(&self) -> Section {
+    /// All sessions in memory, by key.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, Session)> {
         let keyed = (0u32..).zip(&self.sessions);
-        let all: Vec<(u32, Session)> =
-            keyed.flat_map(|(key, list)| list.iter().map(move |session| (key, *session))).collect();
+        keyed.flat_map(|(key, list)| list.iter().map(move |session| (key, *session)))
+    }
+
+    pub(super) fn section(&self) -> Section {
+        let all: Vec<(u32, Session)> = self.all().collect();
         let (table, keys, accumulators) =
             (Arc::clone(&self.table), Arc::clone(&self.keys), Arc::clone(&self.accumulators));
+        let parked = self.parked.clone();
         Section::lazy(SESSIONS, Arc::clone(table.schema()), None, move |take| {
-            for sessions in all.chunks(PIECE_ROWS) {
-                let revisions = sessions.iter().map(|(_, session)| Some(session.revision));
-                let own = vec![
-                    times(sessions.iter().map(|(_, session)| session.window.start)),
-                    times(sessions.iter().map(|(_, session)| session.window.end)),
-                    Arc::new(revisions.collect::<UInt32Array>()) as ArrayRef,
-                    flags(sessions, |session| session.is_shown),
-                    flags(sessions, |session| session.is_closed),
-                    flags(sessions, |session| session.is_changed),
-                ];
-                let slots: Vec<u32> = sessions.iter().map(|(_, session)| session.slot).collect();
-                let states = save_all(&accumulators, &slots)?;
-                take(table.batch(sessions.iter().map(|(key, _)| keys.key(*key)), own, states)?)?;
-            }
-            Ok(())
+            parked.each(take)?;
+            let mut pieces = all.chunks(PIECE_ROWS);
+            pieces.try_for_each(|sessions| take(rows_of(&table, (&keys, &accumulators), sessions.iter())?))
         })
     }
 
-    pub(super) fn take_section(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
+    pub(super) fn load_section(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
         if name != SESSIONS {
             return Err(no_section(name));
         }
+        // Others of their keys may have gone to disk already.
+        let table = Arc::clone(&self.table);
+        let all: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
+        let keys = self.hold(&table.read(rows)?.keys, &all)?;
+        self.take_sessions(rows)?;
+        self.let_go(&keys);
+        Ok(())
+    }
+
+    /// Takes sessions as they were, of keys that are in memory or not known yet.
+    pub(super) fn take_sessions(&mut self, rows: &RecordBatch) -> Result<()> {
         let table = Arc::clone(&self.table);
         let read = table.read(rows)?;
         let dictionary = Arc::make_mut(&mut self.keys);
