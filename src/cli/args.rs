@@ -314,11 +314,11 @@ pub(super) struct PlanLateness {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Savepoint {
-    /// Write the newest state of a run that was stopped (or ended with --no-flush) into a folder
+    /// Write the state of a run that was stopped (or ended with --no-flush) or that `kappa up` has into a folder
     Create {
-        /// The SQL file that ran
+        /// The SQL file that ran, or the name of a submitted job
         file: PathBuf,
-        /// The run that was made with --as NAME
+        /// The run that was made with --as NAME; of a submitted job: the version [default: the live one]
         #[arg(long = "as", value_name = "NAME")]
         version: Option<String>,
         /// The new folder [default: <data>/savepoints/<job>-<position>]

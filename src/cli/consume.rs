@@ -62,7 +62,7 @@ fn from_to(
     output.copy(&mut reader, end.unwrap_or(log.durable_end()))?;
     if args.follow && end.is_none() {
         let stop = context.stop_flag()?;
-        let _host = context.host(log);
+        let _host = context.host(log, None);
         while output.left > 0 && !stop.is_set() {
             let end = log.wait_beyond(reader.position(), REST_US);
             output.copy(&mut reader, end)?;

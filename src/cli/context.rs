@@ -13,10 +13,11 @@ use crate::job::{Job, registry};
 use crate::log::{Log, LogOptions};
 use crate::server::{Host, Peer};
 use crate::sql;
+use crate::state::spill::Budget;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Largest SQL file in bytes.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -36,7 +37,11 @@ pub(super) trait Terminal: Send + Sync {
 }
 
 /// This process's own.
-pub(super) struct Own;
+#[derive(Default)]
+pub(super) struct Own {
+    /// Once somebody has asked for it.
+    stop: OnceLock<StopFlag>,
+}
 
 impl Terminal for Own {
     fn show(&self, bytes: &[u8]) -> io::Result<()> {
@@ -57,7 +62,11 @@ impl Terminal for Own {
     }
 
     fn stop_flag(&self) -> Result<StopFlag> {
-        stop_on_signal()
+        if let Some(stop) = self.stop.get() {
+            return Ok(stop.clone());
+        }
+        let stop = stop_on_signal()?;
+        Ok(self.stop.get_or_init(|| stop).clone())
     }
 }
 
@@ -103,8 +112,16 @@ pub(super) struct Context {
     pub functions: FunctionRegistry,
     /// Where the user sits.
     pub terminal: Arc<dyn Terminal>,
-    /// The log of the process that the command was handed to.
-    pub owned: Option<Log>,
+    /// What the process has that the command was handed to.
+    pub owned: Option<Owned>,
+}
+
+/// What a process that has the data folder lends to the commands of others.
+#[derive(Clone)]
+pub(super) struct Owned {
+    pub log: Log,
+    /// Memory for the state of its own jobs and theirs.
+    pub budget: Arc<Budget>,
 }
 
 impl Context {
@@ -159,8 +176,8 @@ impl Context {
     }
 
     fn open_log_with(&self, options: LogOptions) -> Result<Log> {
-        if let Some(log) = &self.owned {
-            return Ok(log.clone());
+        if let Some(owned) = &self.owned {
+            return Ok(owned.log.clone());
         }
         let log = Log::open(&self.env, &self.data, options)?;
         if !log.report().is_clean() {
@@ -174,12 +191,18 @@ impl Context {
         if self.owned.is_some() { Ok(()) } else { log.close() }
     }
 
+    /// Memory for the state of jobs, unless the user says how much.
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        self.owned.as_ref().map_or_else(|| Budget::of_machine(&self.env), |owned| Arc::clone(&owned.budget))
+    }
+
     /// Lets commands of other processes run in this one, until what is returned is dropped.
-    pub(super) fn host(&self, log: &Log) -> Option<Host> {
+    pub(super) fn host(&self, log: &Log, budget: Option<Arc<Budget>>) -> Option<Host> {
         if self.owned.is_some() {
             return None;
         }
-        let host = Host::start(&self.env, &self.data, guest::handler(self, log));
+        let owned = Owned { log: log.clone(), budget: budget.unwrap_or_else(|| self.budget()) };
+        let host = Host::start(&self.env, &self.data, guest::handler(self, owned));
         host.inspect_err(|e| self.talk(&format!("note: other commands have to wait for the end of this one: {e}"))).ok()
     }
 
@@ -208,15 +231,36 @@ impl Context {
 
     /// The job of a SQL file, or a version of a submitted job: the live one if none is named.
     pub(super) fn load_any(&self, log: &Log, argument: &Path, version: Option<String>) -> Result<Job> {
+        self.load_any_with_sql(log, argument, version).map(|loaded| loaded.job)
+    }
+
+    /// The same with the file.
+    pub(super) fn load_any_with_sql(&self, log: &Log, argument: &Path, version: Option<String>) -> Result<Loaded> {
         let name = argument.to_string_lossy();
         match registry::find(log, &name)?.filter(|_| super::is_name(argument)) {
             Some(registered) => {
                 let number = version.as_deref().map_or(Ok(registered.live), registry::parse_label)?;
-                registered.job(number, &self.functions)
+                let job = registered.job(number, &self.functions)?;
+                let version = registered.version(number)?;
+                let (file, sql) = (version.file.clone(), version.sql.clone());
+                Ok(Loaded { job, file, sql, is_live: number == registered.live })
             }
-            None => self.load_job(argument, version),
+            None => {
+                let (job, sql) = (self.load_job(argument, version)?, self.read_sql(argument)?);
+                Ok(Loaded { job, file: argument.display().to_string(), sql, is_live: false })
+            }
         }
     }
+}
+
+/// A job with the text that it was planned from.
+pub(super) struct Loaded {
+    pub job: Job,
+    /// The SQL file as the user named it.
+    pub file: String,
+    pub sql: String,
+    /// It is the live version of a submitted job.
+    pub is_live: bool,
 }
 
 /// That the user does not want any more.

@@ -1,13 +1,12 @@
 //! Commands and the process that has the data folder: which are handed to it, and how it runs them.
 
-use super::args::{Args, Command, Savepoint};
-use super::context::{Context, Terminal};
-use super::job_args::Job;
+use super::args::{Args, Command};
+use super::context::{Context, Owned, Terminal};
 use super::{conclude, dispatch};
 use crate::env::Env;
 use crate::env::rooted::Rooted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{self, Log};
+use crate::log;
 use crate::server::{self, Handler, Peer, Request};
 use clap::Parser;
 use std::path::Path;
@@ -27,10 +26,7 @@ fn need(command: &Command) -> Need {
     match command {
         Command::Inspect(_) | Command::Bench { .. } | Command::Completions { .. } => Need::Nothing,
         Command::Generate(generate) if generate.target().topic.is_none() => Need::Nothing,
-        // What runs a job must be the only one that does.
-        Command::Up(_) | Command::Run(_) | Command::Replay(_) | Command::Promote(_) | Command::Repair(_) => Need::Alone,
-        Command::Job { command: Job::Delete { .. } | Job::Submit { restart: true, .. }, .. } => Need::Alone,
-        Command::Savepoint { command: Savepoint::Restore { .. }, .. } => Need::Alone,
+        Command::Up(_) | Command::Repair(_) => Need::Alone,
         _ => Need::Log,
     }
 }
@@ -74,8 +70,8 @@ fn hand_over(args: &Args) -> Result<Option<u8>> {
 }
 
 /// Runs the commands of other processes with this one's log.
-pub(super) fn handler(context: &Context, log: &Log) -> Arc<Handler> {
-    let host = Context { owned: Some(log.clone()), ..context.clone() };
+pub(super) fn handler(context: &Context, owned: Owned) -> Arc<Handler> {
+    let host = Context { owned: Some(owned), ..context.clone() };
     Arc::new(move |request: Request, peer: &Arc<Peer>| {
         let terminal: Arc<dyn Terminal> = Arc::clone(peer) as _;
         let disk = Rooted { disk: Arc::clone(&host.env.disk), root: request.folder };

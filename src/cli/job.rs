@@ -5,7 +5,9 @@ use super::job_args::Job as Command;
 use super::printer::Printer;
 use super::{Status, job_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::registry::{self, JobVersion, Registered, Submission, Submitted, VersionState, label, parse_label};
+use crate::job::registry::{
+    self, JobVersion, Registered, Submission, Submitted, VersionState, label, parse_label, version_run,
+};
 use crate::job::{parse_point, progress};
 use crate::log::Log;
 use crate::window::IsoMs;
@@ -87,9 +89,21 @@ fn turn(context: &Context, log: &Log, name: &str, version: Option<&str>, to: &Ve
             continue;
         }
         registry::set_state(log, name, chosen.number, to.clone())?;
+        if *to != VersionState::Running {
+            rests(context, log, &version_run(name, chosen.number))?;
+        }
         context.talk(&format!("{of} is {}", to.name()));
     }
     Ok(())
+}
+
+/// Waits until `kappa up` has let go of a run. What another command does with it is that command's.
+fn rests(context: &Context, log: &Log, key: &str) -> Result<()> {
+    let stop = context.stop_flag()?;
+    match log.claim(key, "`kappa job`", || stop.is_set()) {
+        Err(e) if e.kind() != ErrorKind::Unavailable => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn state_of(version: &JobVersion) -> String {

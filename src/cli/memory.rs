@@ -1,7 +1,7 @@
 //! `--state-memory`, wherever jobs run.
 
+use super::context::Context;
 use super::units::parse_bytes;
-use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::state::spill::Budget;
 use clap::Args as ClapArgs;
@@ -16,8 +16,9 @@ pub(super) struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    pub fn budget(&self, env: &Env) -> Result<Arc<Budget>> {
-        let Some(text) = &self.state_memory else { return Ok(Budget::of_machine(env)) };
+    /// The budget that is asked for; else that of the process which the command was handed to, else that of the machine.
+    pub fn budget(&self, context: &Context) -> Result<Arc<Budget>> {
+        let Some(text) = &self.state_memory else { return Ok(context.budget()) };
         match parse_bytes(text).map_err(|e| e.context("--state-memory"))? {
             0 => Err(Error::input("--state-memory 0: state needs some memory").with_hint("for example 512MiB")),
             bytes => Ok(Budget::new(bytes)),

@@ -78,7 +78,7 @@ pub fn main_with(functions: &FunctionRegistry) -> ExitCode {
             return ExitCode::from(if e.use_stderr() { ErrorKind::Input.exit_code() } else { 0 });
         }
     };
-    let terminal = Arc::new(Own);
+    let terminal = Arc::new(Own::default());
     let data = args.common.data.clone();
     let context = Context { env: Env::os(), data, functions: functions.clone(), terminal, owned: None };
     ExitCode::from(guest::here_or_there(&context, args))

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let (terminal, columns) = (Arc::new(super::super::context::Own), vec!["name".into(), "n".into()]);
+        let (terminal, columns) = (Arc::new(super::super::context::Own::default()), vec!["name".into(), "n".into()]);
         let mut table = Table { format: Format::Table, terminal, columns, widths: None };
         let mut text = String::new();
         table.push_table(&[vec!["x".into(), 5.into()], vec!["long one".into(), 12.into()]], &mut text);

@@ -18,7 +18,7 @@ pub(super) struct Progress {
 impl Progress {
     /// On this process's own terminal.
     pub(super) fn new(what: &str, total: Option<u64>, unit: &str) -> Self {
-        Progress::on(Arc::new(Own), what, total, unit)
+        Progress::on(Arc::new(Own::default()), what, total, unit)
     }
 
     /// `total` of `None` is a spinner. Hidden unless stderr is a terminal of this process.

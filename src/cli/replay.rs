@@ -9,9 +9,9 @@ use crate::connect::interrupt::StopFlag;
 use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label};
+use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label, version_run};
 use crate::job::{self, Observer, Point, Request, Throttle, parse_point};
-use crate::log::Log;
+use crate::log::{Claim, Log};
 use crate::types::Position;
 use crate::window::IsoMs;
 
@@ -28,6 +28,7 @@ pub(super) fn run(context: &Context, args: Replay) -> Result<Status> {
         }
     };
     args.to.as_deref().map(parse_point).transpose()?;
+    let engine = Request { publish_from_ms, ..engine_request(context, &args.engine)? };
     let file = match (is_name(&args.file), &args.version) {
         (true, _) => None,
         (false, None) => {
@@ -41,27 +42,32 @@ pub(super) fn run(context: &Context, args: Replay) -> Result<Status> {
     // Before the log is opened: from then on Ctrl-C must end the run well.
     let stop = context.stop_flag()?;
     let log = context.open_log()?;
-    let host = context.host(&log);
+    let host = context.host(&log, engine.budget.clone());
     let status = match file {
-        Some(job) => replay_file(context, &log, &job, &args, publish_from_ms, &stop)?,
-        None => replay_job(context, &log, &args, publish_from_ms, &stop)?,
+        Some(job) => replay_file(context, &log, &job, &args, engine, &stop)?,
+        None => replay_job(context, &log, &args, engine, &stop)?,
     };
     drop(host);
     context.close(log)?;
     Ok(status)
 }
 
-/// The version that is asked for: a new one, or one that a replay has begun.
-fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<i64>) -> Result<u32> {
+/// The version that is asked for, a new one or one that a replay has begun, and the claim on it.
+fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<i64>) -> Result<(u32, Claim)> {
     let name = args.file.to_string_lossy().into_owned();
     let registered = registry::get(log, &name)?;
-    let asked = args.version.as_deref().map(parse_label).transpose()?;
-    if let Some(number) = asked.filter(|number| *number < registered.next_number()) {
-        return begun(&registered, number, args, publish_from_ms);
-    }
-    if let Some(asked) = asked.filter(|asked| *asked != registered.next_number()) {
-        let message = format!("job '{name}' has no version {} yet", label(asked));
-        return Err(Error::input(message).with_hint(format!("the next one is {}", label(registered.next_number()))));
+    let claim = |number| log.claim(&version_run(&registered.name, number), "`kappa replay`", || false);
+    let next = registered.next_number();
+    match args.version.as_deref().map(parse_label).transpose()? {
+        Some(number) if number < next => {
+            check_begun(&registered, number, args, publish_from_ms)?;
+            return Ok((number, claim(number)?));
+        }
+        Some(number) if number > next => {
+            let message = format!("job '{name}' has no version {} yet", label(number));
+            return Err(Error::input(message).with_hint(format!("the next one is {}", label(next))));
+        }
+        _ => {}
     }
     let live = registered.version(registered.live)?;
     let base = match &args.sql {
@@ -71,31 +77,28 @@ fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<
     let from = live.from.clone();
     let (to, rate_max) = (args.to.clone(), args.max_rate);
     let submission = Submission { from, to, publish_from_ms, rate_max, is_again: true, ..base };
+    // Claimed before it is there: else `kappa up` would begin with it.
+    let claimed = claim(next)?;
     match registry::submit(log, &context.functions, submission)? {
-        Submitted::New(number) | Submitted::Same(number) => Ok(number),
+        Submitted::New(number) | Submitted::Same(number) if number == next => Ok((number, claimed)),
+        Submitted::New(number) | Submitted::Same(number) => Ok((number, claim(number)?)),
     }
 }
 
-/// A version that is there already, if it is what is asked for.
-fn begun(registered: &Registered, number: u32, args: &Replay, publish_from_ms: Option<i64>) -> Result<u32> {
+/// Whether a version that is there already is what is asked for.
+fn check_begun(registered: &Registered, number: u32, args: &Replay, publish_from_ms: Option<i64>) -> Result<()> {
     let version = registered.version(number)?;
     let is_same = version.publish_from_ms == publish_from_ms && version.to == args.to && args.sql.is_none();
     if is_same && number != registered.live {
-        return Ok(number);
+        return Ok(());
     }
     let message = format!("job '{}' has another {} already", registered.name, label(number));
     Err(Error::new(ErrorKind::Conflict, message)
         .with_hint("leave --as out for a new version; to go on with one, repeat its --from and --to, without --sql"))
 }
 
-fn replay_job(
-    context: &Context,
-    log: &Log,
-    args: &Replay,
-    publish_from_ms: Option<i64>,
-    stop: &StopFlag,
-) -> Result<Status> {
-    let number = version(context, log, args, publish_from_ms)?;
+fn replay_job(context: &Context, log: &Log, args: &Replay, engine: Request, stop: &StopFlag) -> Result<Status> {
+    let (number, claim) = version(context, log, args, engine.publish_from_ms)?;
     let registered = registry::get(log, &args.file.to_string_lossy())?;
     let (name, version) = (&registered.name, registered.version(number)?);
     if version.state != VersionState::Running {
@@ -104,7 +107,6 @@ fn replay_job(
     let job = registered.job(number, &context.functions)?;
     job.plan.notes.iter().for_each(|note| context.talk(&format!("note: {note}")));
     let asked = job::request_of(log, &job, version)?;
-    let engine = engine_request(&context.env, &args.engine)?;
     let now = log.clock();
     let request = Request {
         to: asked.to.or(Some(Point::Reading(now.position, now.append_time))),
@@ -120,16 +122,21 @@ fn replay_job(
     let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), rate_max, stop);
     // Live appends and jobs go first.
     thread::enter(Class::Bulk);
-    let report = job::run(log, &job, &request, &mut watch)?;
+    let report = job::run_claimed(log, &job, &request, &claim, &mut watch)?;
     summarise(context, &job, &report);
-    let is_complete = report.progress.is_final;
-    context.talk(&match (is_complete, request.flush) {
+    let what = format!("{name} {}", label(number));
+    context.talk(&match (report.progress.is_final, request.flush) {
         (true, true) => {
             registry::set_state(log, name, number, VersionState::Complete)?;
-            format!("{name} {} is complete", label(number))
+            format!("{what} is complete")
         }
-        (true, false) => format!("{name} {} has caught up; `kappa up` follows the log with it", label(number)),
-        (false, _) => format!("{name} {} was interrupted; `kappa up` or the same with --as goes on", label(number)),
+        (true, false) => format!("{what} has caught up; `kappa up` follows the log with it"),
+        // Whoever stops it does not want the process that has the log to go on with it at once.
+        (false, _) if context.owned.is_some() => {
+            registry::set_state(log, name, number, VersionState::Paused)?;
+            format!("{what} was interrupted and is paused; `kappa job resume` or the same with --as goes on")
+        }
+        (false, _) => format!("{what} was interrupted; `kappa up` or the same with --as goes on"),
     });
     Ok(Status::Done)
 }

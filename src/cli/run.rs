@@ -11,7 +11,6 @@ use crate::connect::interrupt::StopFlag;
 use crate::connect::{file_sink, file_source};
 use crate::engine::plan::{OutputPlan, SinkKind};
 use crate::engine::{Counters, Engine, OutputStream};
-use crate::env::Env;
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FormatSpec;
@@ -42,16 +41,16 @@ pub(super) fn run(context: &Context, args: Run) -> Result<Status> {
         bounded,
         flush: bounded && !args.no_flush,
         restart: args.restart,
-        ..engine_request(&context.env, &args.engine)?
+        ..engine_request(context, &args.engine)?
     };
-    if request.from.is_some() {
-        context.talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
-    }
     // Before the log is opened: from then on Ctrl-C must end the run well.
     let stop = context.stop_flag()?;
     let log = context.open_log_to_write(&args.writing)?;
     refuse_submitted(&log, &job)?;
-    let host = context.host(&log);
+    if request.from.is_some() {
+        context.talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
+    }
+    let host = context.host(&log, request.budget.clone());
     take_files(context, &log, &job)?;
     let pumps = feed(context, &log, ingests, bounded, &stop)?;
     let status = execute(context, &log, &job, &request, &context.printer(&args.show), &stop);
@@ -73,12 +72,12 @@ pub(super) fn replay_file(
     log: &Log,
     job: &Job,
     args: &Replay,
-    publish_from_ms: Option<i64>,
+    engine: Request,
     stop: &StopFlag,
 ) -> Result<Status> {
     refuse_submitted(log, job)?;
     take_files(context, log, job)?;
-    let base = Request { publish_from_ms, restart: args.restart, ..engine_request(&context.env, &args.engine)? };
+    let base = Request { restart: args.restart, ..engine };
     let request = match &args.to {
         Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
         None => job::replay_request(log, job, base)?,
@@ -86,7 +85,7 @@ pub(super) fn replay_file(
     execute(context, log, job, &request, &context.printer(&args.show), stop)
 }
 
-pub(super) fn engine_request(env: &Env, args: &EngineArgs) -> Result<Request> {
+pub(super) fn engine_request(context: &Context, args: &EngineArgs) -> Result<Request> {
     let interval = args.checkpoint_interval.as_deref();
     let interval_us = interval.filter(|text| *text != "none").map(parse_duration_us).transpose()?;
     let checkpoints = CheckpointOptions {
@@ -100,7 +99,7 @@ pub(super) fn engine_request(env: &Env, args: &EngineArgs) -> Result<Request> {
         accept_loss: args.accept_loss,
         threads: usize::from(args.threads),
         checkpoints,
-        budget: Some(args.memory.budget(env)?),
+        budget: Some(args.memory.budget(context)?),
         ..Request::default()
     })
 }

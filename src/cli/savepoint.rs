@@ -2,7 +2,7 @@
 
 use super::Status;
 use super::args::Savepoint as Command;
-use super::context::Context;
+use super::context::{Context, Loaded};
 use super::printer::Printer;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,8 +18,7 @@ pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Res
     let log = context.open_log()?;
     match command {
         Command::Create { file, version, to } => {
-            let job = context.load_job(&file, version)?;
-            let sql = context.read_sql(&file)?;
+            let Loaded { job, sql, .. } = context.load_any_with_sql(&log, &file, version)?;
             let (dir, savepoint) = savepoint::create(&log, &job, &sql, to.map(|to| context.path(&to)).as_deref())?;
             context.talk(&format!("{}: '{}' at position {}", dir.display(), savepoint.job, savepoint.position));
         }

@@ -6,6 +6,7 @@ use super::job_args::Up;
 use crate::connect::interrupt::StopFlag;
 use crate::error::Result;
 use crate::job::{self, Watch};
+use std::sync::Arc;
 
 struct Events<'a>(&'a Context, StopFlag);
 
@@ -22,9 +23,10 @@ impl Watch for Events<'_> {
 pub(super) fn run(context: &Context, args: Up) -> Result<Status> {
     // Before the log is opened: from then on Ctrl-C must end the jobs well.
     let mut events = Events(context, context.stop_flag()?);
+    let budget = args.memory.budget(context)?;
     let log = context.open_log_to_write(&args.writing)?;
-    let host = context.host(&log);
-    let ran = job::up(&log, &context.functions, args.memory.budget(&context.env)?, args.stop_when_idle, &mut events);
+    let host = context.host(&log, Some(Arc::clone(&budget)));
+    let ran = job::up(&log, &context.functions, budget, args.stop_when_idle, &mut events);
     drop(host);
     let closed = context.close(log);
     ran.and(closed)?;

@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, args: Verify) -> Result<Status> {
     let time = |text: &Option<String>| text.as_deref().map(job::parse_time_ms).transpose();
     let request = VerifyRequest {
         threads: usize::from(args.threads),
-        budget: Some(args.memory.budget(&context.env)?),
+        budget: Some(args.memory.budget(context)?),
         from_ms: time(&args.from).map_err(|e| e.context("--from"))?,
         to_ms: time(&args.to).map_err(|e| e.context("--to"))?,
     };

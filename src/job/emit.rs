@@ -92,6 +92,16 @@ fn emitted(replayed: &[Replayed], now: &[StreamProgress]) -> Vec<StreamProgress>
     replayed.iter().zip(now).map(of).collect()
 }
 
+/// What a run has written before.
+pub(super) struct Written {
+    /// `None`: nothing.
+    pub progress: Option<Progress>,
+    /// Rows that the engine does not give out again, since it begins behind them; `None`: it gives out all.
+    pub seen: Option<Vec<StreamProgress>>,
+    /// The marks that it has kept.
+    pub spans: Option<Spans>,
+}
+
 /// Writes a run's rows into the log.
 pub(super) struct Emitter<'a> {
     log: &'a Log,
@@ -115,16 +125,10 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    /// Continues `progress` (rows up to it are expected again from the engine, but for those that a checkpoint is behind), or starts.
-    pub(super) fn new(
-        log: &'a Log,
-        job: &'a Job,
-        routes: Routes,
-        progress: Option<Progress>,
-        (checkpoints, seen): (Checkpoints, Option<Vec<StreamProgress>>),
-        spans: Option<Spans>,
-    ) -> Self {
+    /// Continues what is written (its rows are expected again from the engine, but for those that it begins behind), or starts.
+    pub(super) fn new(log: &'a Log, job: &'a Job, routes: Routes, written: Written, checkpoints: Checkpoints) -> Self {
         let names = stream_names(job);
+        let Written { progress, seen, spans } = written;
         let progress = progress.unwrap_or_else(|| Progress {
             position: 0,
             clock_us: i64::MIN,

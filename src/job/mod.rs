@@ -38,7 +38,7 @@ pub use lateness::{Behind, BoundCount, LatenessPlan, plan_lateness};
 pub use promote::{Promoted, promote};
 pub use receipt::{ReadTopic, Receipt, WrittenStream, receipt};
 pub use record::{Progress, RunRecord, StreamProgress};
-pub use run::{Outcome, Request, RunReport, replay_request, run};
+pub use run::{Outcome, Request, RunReport, replay_request, run, run_claimed};
 pub use spans::{Mark, Marks, Spans};
 pub use supervise::{Throttle, Watch, request_of, up};
 pub use verify::{CalledFunction, VerifyReport, VerifyRequest, verify};

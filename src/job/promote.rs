@@ -3,13 +3,13 @@
 use super::bounds::Point;
 use super::registry::{self, OutputSwitch, Registered, Switch, VersionState, label};
 use super::route::Routes;
-use super::run::rerouted;
-use super::{Job, Observer, Request, STREAMS, progress, run};
+use super::run::{rerouted, run_claimed};
+use super::{Job, Observer, Request, STREAMS, progress};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::{JobPlan, OutputPlan, PipelinePlan, Step, TimeDomain, Zone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::records::{Partitioning, Projection, RecordColumns, decode_headers};
-use crate::log::{AppendBatch, Log, Topic};
+use crate::log::{AppendBatch, Claim, Log, Topic};
 use crate::sql;
 use crate::types::{PartitionId, Position, TopicId};
 use crate::window::{IsoMs, WindowKind};
@@ -249,9 +249,10 @@ impl Change<'_> {
     }
 
     /// Runs both up to one position and one reading of the clock.
-    fn bring(&self, observer: &mut dyn Observer) -> Result<()> {
+    fn bring(&self, claims: &[Claim; 2], observer: &mut dyn Observer) -> Result<()> {
         let reading = self.log.clock();
-        for (job, number) in [(&self.old, self.from), (&self.new, self.to)] {
+        let versions = [(&self.old, self.from), (&self.new, self.to)];
+        for ((job, number), claim) in versions.into_iter().zip(claims) {
             let version = self.registered.version(number)?;
             let request = Request {
                 to: Some(Point::Reading(reading.position, reading.append_time)),
@@ -259,7 +260,7 @@ impl Change<'_> {
                 flush: false,
                 ..super::request_of(self.log, job, version)?
             };
-            let report = run(self.log, job, &request, observer)?;
+            let report = run_claimed(self.log, job, &request, claim, observer)?;
             if !report.progress.is_final {
                 return Err(Error::new(ErrorKind::Closed, "stopped before both versions were at one position"));
             }
@@ -326,7 +327,10 @@ impl Change<'_> {
     }
 
     /// The frame that changes the live version, with everything that belongs to it.
-    fn switch(&mut self) -> Result<Promoted> {
+    fn switch(&self) -> Result<Promoted> {
+        let _deciding = self.log.deciding();
+        // A version may have come in meanwhile.
+        let mut registered = registry::get(self.log, &self.registered.name)?;
         let rows_of = |job: &Job| {
             let progress = progress(self.log, &job.key())?
                 .ok_or_else(|| Error::internal(format!("'{}' has no progress after it ran", job.key())))?;
@@ -344,11 +348,11 @@ impl Change<'_> {
         }
         let (position, clock_us) = (at.position, at.clock_us);
         let switch = Switch { from: self.from, to: self.to, position, clock_us, from_rows, to_rows, outputs: switches };
-        self.registered.switches.push(switch.clone());
-        self.registered.live = self.to;
-        let mut meta = vec![self.registered.head_record()?];
+        registered.switches.push(switch.clone());
+        registered.live = self.to;
+        let mut meta = vec![registered.head_record()?];
         for (job, number) in [(&self.old, self.from), (&self.new, self.to)] {
-            let routes = Routes::of_version(&self.registered, number, job.plan.outputs.len() * STREAMS.len());
+            let routes = Routes::of_version(&registered, number, job.plan.outputs.len() * STREAMS.len());
             meta.push(rerouted(self.log, job, &routes)?);
         }
         let append = self.log.append_wait(AppendBatch { topics, meta, ..AppendBatch::default() });
@@ -363,7 +367,7 @@ impl Change<'_> {
 ///
 /// # Errors
 /// `Conflict` with the reason where the versions have no boundary in common, or where a check of the new version's file fails that
-/// blocks (not with `force`, and not on the way back); those of running both.
+/// blocks (not with `force`, and not on the way back); `Unavailable` while somebody works with one of them; those of running both.
 pub fn promote(
     log: &Log,
     functions: &FunctionRegistry,
@@ -384,9 +388,15 @@ pub fn promote(
     }
     let is_checked = !force && before != Some(to);
     let (old, new) = (registered.job(from, functions)?, registered.job(to, functions)?);
-    let mut change = Change { log, registered, old, new, from, to };
+    let change = Change { log, registered, old, new, from, to };
     change.check()?;
-    change.bring(observer)?;
+    let claim = |job: &Job| log.claim(&job.key(), "`kappa promote`", || observer.should_stop());
+    let claims = [claim(&change.old)?, claim(&change.new)?];
+    if registry::get(log, name)?.live != from {
+        let message = format!("job '{name}': another version has become live meanwhile");
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    change.bring(&claims, observer)?;
     if is_checked {
         change.check_rows(functions, observer)?;
     }

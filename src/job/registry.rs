@@ -6,6 +6,7 @@
 use super::run::{forget, forgotten, recorded_run, refuse_foreign_outputs};
 use super::{Job, STREAMS, checkpoint};
 use crate::engine::functions::FunctionRegistry;
+use crate::engine::plan::JobPlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::META_VALUE_MAX;
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
@@ -157,6 +158,11 @@ fn version_key(name: &str, number: u32) -> String {
     format!("{name}/{number:010}")
 }
 
+/// The key of a version's run: [`Job::key`].
+pub fn version_run(name: &str, number: u32) -> String {
+    format!("{name}.{}", label(number))
+}
+
 impl Registered {
     /// A version by its number.
     pub fn version(&self, number: u32) -> Result<&JobVersion> {
@@ -256,26 +262,53 @@ pub enum Submitted {
     Same(u32),
 }
 
+impl Registered {
+    fn named(log: &Log, name: &str) -> Result<Registered> {
+        let fresh =
+            || Registered { name: name.to_owned(), live: 1, switches: Vec::new(), versions: Vec::new(), last: 0 };
+        Ok(find(log, name)?.unwrap_or_else(fresh))
+    }
+
+    /// The version that is submitted next, and where it writes.
+    fn next(&self, plan: &Arc<JobPlan>) -> (Job, Job) {
+        let job = Job { plan: Arc::clone(plan), name: self.name.clone(), version: Some(label(self.next_number())) };
+        let written = if self.versions.is_empty() { job.base() } else { job.clone() };
+        (job, written)
+    }
+}
+
 /// Registers a job, or a new version of one beside those that it has. It runs with `kappa up`.
 ///
 /// # Errors
-/// `Input` for what cannot run as a registered job, `Conflict` when somebody else writes its outputs.
+/// `Input` for what cannot run as a registered job, `Conflict` when somebody else writes its outputs, `Unavailable` when somebody works
+/// with what a restart would forget.
 pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Result<Submitted> {
     check_topic_name(&submission.name).map_err(|why| Error::input(format!("job '{}': {why}", submission.name)))?;
-    let plan = sql::plan_with(&submission.file, &submission.sql, functions)?;
+    let plan = Arc::new(sql::plan_with(&submission.file, &submission.sql, functions)?);
     if let Some(source) = plan.sources.iter().find(|source| source.ingest.is_some()) {
         let message = format!("table {} reads a file, and a registered job reads topics", source.table);
         return Err(
             Error::input(message).with_hint("declare it 'connector' = 'kappa' and feed it with `kappa produce`")
         );
     }
-    let name = submission.name;
-    let fresh = Registered { name: name.clone(), live: 1, switches: Vec::new(), versions: Vec::new(), last: 0 };
-    let mut registered = find(log, &name)?.unwrap_or(fresh);
-    let same = registered.versions.iter().rev().find(|version| version.plan_digest == plan.digest);
-    if let Some(same) = same.filter(|_| !submission.is_again) {
-        return Ok(Submitted::Same(same.number));
+    let same = |registered: &Registered| {
+        let same = registered.versions.iter().rev().find(|version| version.plan_digest == plan.digest);
+        same.filter(|_| !submission.is_again).map(|same| Submitted::Same(same.number))
+    };
+    if submission.restart {
+        let registered = Registered::named(log, &submission.name)?;
+        let (_, written) = registered.next(&plan);
+        if same(&registered).is_none() {
+            let _claim = log.claim(&written.key(), "`kappa job submit --restart`", || false)?;
+            forget(log, &written)?;
+        }
     }
+    let _deciding = log.deciding();
+    let mut registered = Registered::named(log, &submission.name)?;
+    if let Some(same) = same(&registered) {
+        return Ok(same);
+    }
+    let (job, written) = registered.next(&plan);
     registered.last += 1;
     let number = registered.last;
     if registered.versions.is_empty() {
@@ -292,14 +325,8 @@ pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -
         rate_max: submission.rate_max,
         state: VersionState::Running,
     };
-    let own = Job { plan: Arc::new(plan), name, version: Some(version.label()) };
-    let key = own.key();
-    let written = if registered.live == number { own.base() } else { own };
     written.check()?;
-    if submission.restart {
-        forget(log, &written)?;
-    }
-    recorded_run(log, &key, &written.output_topics())?;
+    recorded_run(log, &job.key(), &written.output_topics())?;
     refuse_foreign_outputs(log, &written.output_topics())?;
     log.append_wait(AppendBatch::meta(vec![registered.head_record()?, registered.version_record(&version)?]))?;
     Ok(Submitted::New(number))
@@ -307,6 +334,7 @@ pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -
 
 /// Says what is to become of a version.
 pub fn set_state(log: &Log, name: &str, number: u32, state: VersionState) -> Result<()> {
+    let _deciding = log.deciding();
     let registered = get(log, name)?;
     let version = JobVersion { state, ..registered.version(number)?.clone() };
     log.append_wait(AppendBatch::meta(vec![registered.version_record(&version)?])).map(drop)
@@ -315,7 +343,7 @@ pub fn set_state(log: &Log, name: &str, number: u32, state: VersionState) -> Res
 /// Deletes a job, or one version of it that is not live; with `outputs` the topics that it wrote as well. Gives their names.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` for the live version while there are others.
+/// `NotFound`; `Conflict` for the live version while there are others; `Unavailable` while somebody works with one.
 pub fn delete(
     log: &Log,
     functions: &FunctionRegistry,
@@ -323,6 +351,13 @@ pub fn delete(
     version: Option<u32>,
     outputs: bool,
 ) -> Result<Vec<String>> {
+    let keys = match version {
+        Some(number) => vec![version_run(name, number)],
+        None => get(log, name)?.versions.iter().map(|version| version_run(name, version.number)).collect(),
+    };
+    let claim = |key: &String| log.claim(key, "`kappa job delete`", || false);
+    let _claims = keys.iter().map(claim).collect::<Result<Vec<_>>>()?;
+    let _deciding = log.deciding();
     let registered = get(log, name)?;
     if version == Some(registered.live) && registered.versions.len() > 1 {
         let message = format!("{} of job '{name}' is live", label(registered.live));
@@ -334,8 +369,11 @@ pub fn delete(
         None => registered.versions.iter().map(|version| version.number).collect(),
     };
     let is_all = gone.len() == registered.versions.len();
+    if is_all && version.is_none() && gone.len() != keys.len() {
+        return Err(Error::new(ErrorKind::Conflict, format!("job '{name}' has got another version meanwhile")));
+    }
     let mut topics = Vec::new();
-    let (mut meta, mut keys) = (Vec::new(), Vec::new());
+    let mut meta = Vec::new();
     let forget = |key| MetaRecord { space: MetaSpace::Job, key, value: None };
     for number in gone {
         let job = registered.job(number, functions)?;
@@ -345,7 +383,6 @@ pub fn delete(
         }
         meta.extend(forgotten(log, &job.key()));
         meta.push(forget(version_key(name, number)));
-        keys.push(job.key());
     }
     meta.extend(is_all.then(|| forget(name.to_owned())));
     log.append_wait(AppendBatch::meta(meta))?;
@@ -357,7 +394,7 @@ pub fn delete(
 
 impl Job {
     /// The same job where its live version writes.
-    pub(super) fn base(&self) -> Job {
+    pub(crate) fn base(&self) -> Job {
         Job { version: None, ..self.clone() }
     }
 

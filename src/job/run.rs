@@ -3,14 +3,14 @@
 use super::bounds::{self, Point};
 use super::checkpoint::{self, Bound, CheckpointCounts, CheckpointOptions, Checkpoints, Restored};
 use super::drive::{Begin, Drive, DriveOptions, Observer};
-use super::emit::{Emitter, STREAMS, output_topic};
+use super::emit::{Emitter, STREAMS, Written, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
 use super::route::Routes;
 use super::verify::spans;
 use super::{Job, declare, progress, runs};
 use crate::engine::Counters;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace};
+use crate::log::{AppendBatch, Claim, Log, MetaRecord, MetaSpace};
 use crate::state::spill::Budget;
 use crate::types::{AppendTime, Position};
 use std::sync::Arc;
@@ -86,63 +86,97 @@ pub(super) fn recorded_run(log: &Log, key: &str, outputs: &[String]) -> Result<O
     Ok(own)
 }
 
-/// Runs a job until its end, until the observer stops it, or until an error.
+/// Runs a job until its end, until the observer stops it, or until an error. Nobody else runs it meanwhile.
 ///
 /// # Errors
 /// `Input` for a request that makes no sense, `NotFound` for a missing source topic, `Conflict` when another run wrote the
 /// same outputs, `Difference` when recomputed rows are not those written before or a row is rejected under `strict`,
-/// `Damage` for quarantined records, `Unavailable` and `Unknown` for the disk.
+/// `Damage` for quarantined records, `Unavailable` when somebody else works with the run, that and `Unknown` for the disk.
 pub fn run(log: &Log, job: &Job, request: &Request, observer: &mut dyn Observer) -> Result<RunReport> {
+    let claim = log.claim(&job.key(), "another run", || observer.should_stop())?;
+    run_claimed(log, job, request, &claim, observer)
+}
+
+/// The same with a claim on [`Job::key`] that the caller has taken, and keeps.
+pub fn run_claimed(
+    log: &Log,
+    job: &Job,
+    request: &Request,
+    claim: &Claim,
+    observer: &mut dyn Observer,
+) -> Result<RunReport> {
+    debug_assert_eq!(claim.name(), job.key());
     job.check()?;
     if request.restart {
         forget(log, job)?;
     }
+    let planned = {
+        let _deciding = log.deciding();
+        planned(log, job, request)?
+    };
+    match planned {
+        Planned { outcome: Outcome::AlreadyComplete, record, so_far: Some(progress), .. } => {
+            let (outcome, checkpoints) = (Outcome::AlreadyComplete, CheckpointCounts::default());
+            let counters = Counters::default();
+            Ok(RunReport { outcome, record, progress, counters, checkpoints, spilled_bytes: 0 })
+        }
+        planned => {
+            for (topic, partitions) in job.main_topics(&planned.routes) {
+                output_topic(log, &topic, partitions)?;
+            }
+            execute(log, job, request, planned, observer)
+        }
+    }
+}
+
+/// A run that the log knows, before its loop.
+struct Planned {
+    outcome: Outcome,
+    record: RunRecord,
+    end: Option<End>,
+    routes: Routes,
+    so_far: Option<Progress>,
+}
+
+/// Holds what is asked for against what the log remembers, and makes it remember the run.
+fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
     let routes = Routes::of(log, job)?;
     let outputs = job.written_topics(&routes);
     let recorded = recorded_run(log, &job.key(), &outputs)?;
-    let (asked, end) = identity(log, job, request, recorded.as_ref(), outputs)?;
     let so_far = recorded.as_ref().map_or(Ok(None), |_| progress(log, &job.key()))?;
-    let decision = decide(recorded.as_ref().map(|run| (run, so_far.as_ref())), &asked);
-    let outcome = match (decision, &recorded, so_far.clone()) {
-        (Decision::Refuse(why), Some(run), _) => return Err(refused(&job.key(), run, &why)),
-        (Decision::Same, Some(run), Some(progress)) => {
-            let (outcome, checkpoints) = (Outcome::AlreadyComplete, CheckpointCounts::default());
-            let (record, counters) = (run.clone(), Counters::default());
-            return Ok(RunReport { outcome, record, progress, counters, checkpoints, spilled_bytes: 0 });
-        }
-        (Decision::Resume, ..) => Outcome::Resumed,
+    let (record, end) = identity(log, job, request, recorded.as_ref().map(|run| (run, so_far.as_ref())), outputs)?;
+    let outcome = match (decide(recorded.as_ref().map(|run| (run, so_far.as_ref())), &record), &recorded) {
+        (Decision::Refuse(why), Some(run)) => return Err(refused(&job.key(), run, &why)),
+        (Decision::Same, _) => Outcome::AlreadyComplete,
+        (Decision::Resume, _) => Outcome::Resumed,
         _ => Outcome::Started,
     };
+    if outcome == Outcome::AlreadyComplete {
+        return Ok(Planned { outcome, record, end, routes, so_far });
+    }
     if outcome == Outcome::Started {
-        refuse_foreign_outputs(log, &asked.outputs)?;
+        refuse_foreign_outputs(log, &record.outputs)?;
     }
     // A run that goes on is not complete from here: said in the frame that changes its end, or a crash behind that frame would
     // leave the new end beside the old completeness.
     let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
     let mut meta = declare::news(log, job, &routes);
-    meta.push(run_meta(job, Some(&asked))?);
+    meta.push(run_meta(job, Some(&record))?);
     if let Some(progress) = &so_far {
         meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
     }
     log.append_wait(AppendBatch::meta(meta))?;
-    for (topic, partitions) in job.main_topics(&routes) {
-        output_topic(log, &topic, partitions)?;
-    }
-    execute(log, job, request, routes, asked, end, outcome, so_far, observer)
+    Ok(Planned { outcome, record, end, routes, so_far })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the facts of one run, gathered by its only caller")]
 fn execute(
     log: &Log,
     job: &Job,
     request: &Request,
-    routes: Routes,
-    record: RunRecord,
-    end: Option<End>,
-    outcome: Outcome,
-    so_far: Option<Progress>,
+    planned: Planned,
     observer: &mut dyn Observer,
 ) -> Result<RunReport> {
+    let Planned { outcome, record, end, routes, so_far } = planned;
     let options = DriveOptions {
         threads: request.threads,
         // A checkpoint can be taken between two strides only.
@@ -160,9 +194,9 @@ fn execute(
     notes.iter().for_each(|note| observer.on_note(note));
     let begin = restored.as_ref().map_or(Begin::Start, Restored::begin);
     let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
-    let marks = so_far.as_ref().map_or(Ok(None), |_| spans(log, &job.key()))?;
-    let mut emitter =
-        Emitter::new(log, job, routes, so_far, (checkpoints, restored.map(|restored| restored.streams)), marks);
+    let spans = so_far.as_ref().map_or(Ok(None), |_| spans(log, &job.key()))?;
+    let seen = restored.map(|restored| restored.streams);
+    let mut emitter = Emitter::new(log, job, routes, Written { progress: so_far, seen, spans }, checkpoints);
     match &end {
         None => drive.follow(&mut emitter, observer)?,
         Some(end) => drive.feed(end.position, Some(end.position), &mut emitter, observer)?,
@@ -236,13 +270,13 @@ fn identity(
     log: &Log,
     job: &Job,
     request: &Request,
-    recorded: Option<&RunRecord>,
+    recorded: Option<(&RunRecord, Option<&Progress>)>,
     outputs: Vec<String>,
 ) -> Result<(RunRecord, Option<End>)> {
     let topics = job.source_topics(log)?;
     let starts = match (&request.from, recorded) {
         // `latest` means the end of the log when the job first started.
-        (None, Some(run)) if run.plan_digest == job.plan.digest => run.starts.clone(),
+        (None, Some((run, _))) if run.plan_digest == job.plan.digest => run.starts.clone(),
         (from, _) => bounds::starts(log, job, from.as_ref())?.into_iter().map(|p| p.0).collect(),
     };
     let end = match (&request.to, request.bounded) {
@@ -291,12 +325,16 @@ pub(super) fn refuse_foreign_outputs(log: &Log, outputs: &[String]) -> Result<()
     Ok(())
 }
 
-/// Removes the run on this job's outputs and everything that it wrote.
+/// Removes the runs on this job's outputs and everything that they wrote. The caller has the claim on the job's own.
 pub(super) fn forget(log: &Log, job: &Job) -> Result<()> {
     let outputs = job.output_topics();
-    let mut keys = vec![job.key()];
-    let others = runs(log)?.into_iter().filter(|(_, run)| run.outputs.iter().any(|topic| outputs.contains(topic)));
-    keys.extend(others.map(|(key, _)| key).filter(|key| *key != job.key()));
+    let own = job.key();
+    let is_other =
+        |(key, run): &(String, RunRecord)| *key != own && run.outputs.iter().any(|topic| outputs.contains(topic));
+    let others: Vec<String> = runs(log)?.into_iter().filter(is_other).map(|(key, _)| key).collect();
+    let claim = |key: &String| log.claim(key, "`--restart` of another run", || false);
+    let _claims = others.iter().map(claim).collect::<Result<Vec<_>>>()?;
+    let _deciding = log.deciding();
     for output in &job.plan.outputs {
         for stream in STREAMS {
             let Some(topic) = job.stream_topic(output, stream) else { continue };
@@ -306,8 +344,9 @@ pub(super) fn forget(log: &Log, job: &Job) -> Result<()> {
             }
         }
     }
-    log.append_wait(AppendBatch::meta(keys.iter().flat_map(|key| forgotten(log, key)).collect()))?;
-    keys.iter().for_each(|key| checkpoint::remove(log, key));
+    let keys = || others.iter().chain([&own]);
+    log.append_wait(AppendBatch::meta(keys().flat_map(|key| forgotten(log, key)).collect()))?;
+    keys().for_each(|key| checkpoint::remove(log, key));
     Ok(())
 }
 

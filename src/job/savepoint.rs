@@ -95,6 +95,11 @@ pub fn folder_of(log: &Log, name: &str) -> PathBuf {
 /// `NotFound` when the run has no checkpoint, `Conflict` when the folder exists, and those of the disk.
 pub fn create(log: &Log, job: &Job, sql: &str, dir: Option<&Path>) -> Result<(PathBuf, Savepoint)> {
     let key = job.key();
+    // A run that `kappa up` has rests meanwhile, with its state of this moment; one that cannot wait has that of its newest checkpoint.
+    let _claim = match log.claim(&key, "`kappa savepoint create`", || false) {
+        Err(e) if e.kind() == ErrorKind::Unavailable => None,
+        claimed => Some(claimed?),
+    };
     let (newest, skipped) = checkpoint::newest(log, job);
     let Some((manifest, state)) = newest else {
         let why = if skipped.is_empty() { String::new() } else { format!(": {}", skipped.join("; ")) };
@@ -274,6 +279,8 @@ pub fn export(env: &Env, from: &Path, to: &Path) -> Result<Savepoint> {
 /// `Conflict` with the list of what does not fit, or when the job has a run already.
 pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result<(Savepoint, Vec<String>)> {
     job.check()?;
+    let _claim = log.claim(&job.key(), "`kappa savepoint restore`", || false)?;
+    let _deciding = log.deciding();
     let routes = Routes::of(log, job)?;
     let outputs = job.written_topics(&routes);
     if recorded_run(log, &job.key(), &outputs)?.is_some() {

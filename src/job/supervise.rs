@@ -1,16 +1,16 @@
 //! `kappa up`: every running version of every registered job on a thread of its own, through the one loop, until told to stop.
 
 use super::bounds::parse_point;
-use super::registry::{self, JobVersion, Registered, VersionState};
-use super::{Job, Observer, Request, run};
+use super::registry::{self, JobVersion, Registered, VersionState, version_run};
+use super::{Job, Observer, Request, run_claimed};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Log, MetaSpace};
+use crate::log::{Claim, Log, MetaSpace};
 use crate::state::spill::Budget;
 use crate::types::Position;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -73,7 +73,8 @@ pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request>
 
 /// A version on its thread.
 struct Runner {
-    thread: JoinHandle<Result<()>>,
+    /// Whether it has come to its end.
+    thread: JoinHandle<Result<bool>>,
     shared: Arc<Shared>,
     is_bounded: bool,
 }
@@ -91,6 +92,8 @@ struct Shared {
 struct Inside {
     log: Log,
     shared: Arc<Shared>,
+    /// Given up as soon as somebody wants to work with the version.
+    claim: Arc<Claim>,
     throttle: Throttle,
     end_seen: Position,
 }
@@ -111,7 +114,7 @@ impl Observer for Inside {
     }
 
     fn should_stop(&self) -> bool {
-        self.shared.stop.load(Ordering::Acquire)
+        self.shared.stop.load(Ordering::Acquire) || self.claim.is_wanted()
     }
 }
 
@@ -121,15 +124,17 @@ fn start(
     budget: &Arc<Budget>,
     registered: &Registered,
     version: &JobVersion,
+    claim: Claim,
 ) -> Result<Runner> {
     let job = registered.job(version.number, functions)?;
     let request = Request { budget: Some(Arc::clone(budget)), ..request_of(log, &job, version)? };
     let is_bounded = request.bounded;
     let is_live = registered.live == version.number;
-    let shared = Arc::new(Shared::default());
+    let (shared, claim) = (Arc::new(Shared::default()), Arc::new(claim));
     let mut inside = Inside {
         log: log.clone(),
         shared: Arc::clone(&shared),
+        claim: Arc::clone(&claim),
         throttle: Throttle::new(log, version.rate_max),
         end_seen: Position(0),
     };
@@ -139,7 +144,7 @@ fn start(
             thread::enter(Class::Bulk);
         }
         let log = inside.log.clone();
-        run(&log, &job, &request, &mut inside).map(drop)
+        run_claimed(&log, &job, &request, &claim, &mut inside).map(|report| report.progress.is_final)
     };
     let thread = thread::spawn(&format!("kappa-{}-{}", registered.name, version.label()), work)
         .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?;
@@ -160,6 +165,13 @@ struct Supervisor<'a> {
     /// All of them share it.
     budget: Arc<Budget>,
     runners: BTreeMap<(String, u32), Runner>,
+    /// Somebody else works with a version that should run.
+    is_waiting: bool,
+}
+
+/// The versions of a job that should run.
+fn running(registered: &Registered) -> impl Iterator<Item = &JobVersion> {
+    registered.versions.iter().filter(|version| version.state == VersionState::Running)
 }
 
 impl Supervisor<'_> {
@@ -178,17 +190,15 @@ impl Supervisor<'_> {
 
     /// Ends what should not run, starts what should, and takes note of what has ended by itself.
     fn look(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        let mut wanted = BTreeMap::new();
+        let mut wanted = BTreeSet::new();
         for registered in registry::all(self.log)? {
-            for version in registered.versions.iter().filter(|version| version.state == VersionState::Running) {
-                wanted.insert((registered.name.clone(), version.number), (registered.clone(), version.clone()));
-            }
+            wanted.extend(running(&registered).map(|version| (registered.name.clone(), version.number)));
         }
         for (key, runner) in &self.runners {
             for note in runner.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
                 watch.on_event(&format!("{} {}: {note}", key.0, registry::label(key.1)));
             }
-            if !wanted.contains_key(key) {
+            if !wanted.contains(key) {
                 runner.shared.stop.store(true, Ordering::Release);
             }
         }
@@ -198,32 +208,42 @@ impl Supervisor<'_> {
             self.ended(&key, watch)?;
             wanted.remove(&key);
         }
-        for (key, (registered, version)) in wanted {
-            if self.runners.contains_key(&key) {
-                continue;
-            }
-            match start(self.log, self.functions, &self.budget, &registered, &version) {
-                Ok(runner) => {
-                    let role = if registered.live == version.number { "live" } else { "beside the live version" };
-                    watch.on_event(&format!("{} {}: running, {role}", key.0, version.label()));
-                    self.runners.insert(key, runner);
-                }
-                Err(e) => self.set(&key, VersionState::Failed(reason(&e)), watch)?,
-            }
+        self.is_waiting = false;
+        for key in wanted.into_iter().filter(|key| !self.runners.contains_key(key)).collect::<Vec<_>>() {
+            self.try_to_start(key, watch)?;
         }
         Ok(())
+    }
+
+    /// Starts a version, unless somebody works with it.
+    fn try_to_start(&mut self, key: (String, u32), watch: &mut dyn Watch) -> Result<()> {
+        let Some(claim) = self.log.claim_until_wanted(&version_run(&key.0, key.1), "`kappa up`") else {
+            self.is_waiting = true;
+            return Ok(());
+        };
+        // Whoever had it may have changed it.
+        let Some(registered) = registry::find(self.log, &key.0)? else { return Ok(()) };
+        let Some(version) = running(&registered).find(|version| version.number == key.1) else { return Ok(()) };
+        match start(self.log, self.functions, &self.budget, &registered, version, claim) {
+            Ok(runner) => {
+                let role = if registered.live == version.number { "live" } else { "beside the live version" };
+                watch.on_event(&format!("{} {}: running, {role}", key.0, version.label()));
+                self.runners.insert(key, runner);
+                Ok(())
+            }
+            Err(e) => self.set(&key, VersionState::Failed(reason(&e)), watch),
+        }
     }
 
     /// Takes note of a thread that has ended.
     fn ended(&mut self, key: &(String, u32), watch: &mut dyn Watch) -> Result<()> {
         let Some(runner) = self.runners.remove(key) else { return Ok(()) };
-        let was_asked = runner.shared.stop.load(Ordering::Acquire);
         match runner.thread.join() {
-            Ok(Ok(())) if was_asked || !runner.is_bounded => {
+            Ok(Ok(true)) if runner.is_bounded => self.set(key, VersionState::Complete, watch),
+            Ok(Ok(_)) => {
                 watch.on_event(&format!("{} {}: at rest", key.0, registry::label(key.1)));
                 Ok(())
             }
-            Ok(Ok(())) => self.set(key, VersionState::Complete, watch),
             Ok(Err(e)) => self.set(key, VersionState::Failed(reason(&e)), watch),
             Err(_) => self.set(key, VersionState::Failed("it panicked: this is a bug".to_owned()), watch),
         }
@@ -231,13 +251,14 @@ impl Supervisor<'_> {
 
     fn is_idle(&self) -> bool {
         let end = self.log.durable_end().0;
-        self.runners.values().all(|runner| runner.shared.idle_at.load(Ordering::Acquire) >= end)
+        !self.is_waiting && self.runners.values().all(|runner| runner.shared.idle_at.load(Ordering::Acquire) >= end)
     }
 }
 
 /// Runs the running versions of all registered jobs until `watch` wants to stop, or with `stop_when_idle` until all of them have
 /// read everything; what is running goes on where it was with the next call. A job that fails is marked as failed with the
-/// reason and does not concern the others.
+/// reason and does not concern the others. A version that somebody else wants to work with, such as [`promote`](super::promote), rests
+/// until that is done.
 ///
 /// # Errors
 /// Those of writing into the log.
@@ -248,7 +269,7 @@ pub fn up(
     stop_when_idle: bool,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let mut supervisor = Supervisor { log, functions, budget, runners: BTreeMap::new() };
+    let mut supervisor = Supervisor { log, functions, budget, runners: BTreeMap::new(), is_waiting: false };
     let mut idle_looks = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && !watch.should_stop() {

@@ -2,12 +2,13 @@
 //!
 //! [`Log`] is the facade. Below it: [`frame`] is the format; `journal` the files; `shared` what the threads share; `queue` what waits; `encoder` and `writer`
 //! the way in, a thread each; `producers` who sent what, so that nothing is in twice; `space` room on the disk; `reopen` the way on after a failed sync; `scan`, `recovery` and `open` the way back after a crash (facts, decisions, acts);
-//! `index`, [`Reader`] and `seek` the way out; [`catalog`] the metadata; `keeper` what goes on in the background.
+//! `index`, [`Reader`] and `seek` the way out; [`catalog`] the metadata; `keeper` what goes on in the background; `claims` who works on what.
 
 mod admin;
 mod append;
 mod blank;
 pub mod catalog;
+mod claims;
 pub mod columns;
 mod consumer;
 mod encoder;
@@ -49,6 +50,7 @@ mod writer;
 pub use admin::GroupOffset;
 pub use append::{Ack, AppendBatch, PartitionAck, ProducerBatch, TopicAck};
 pub use catalog::{MetaRecord, MetaSpace};
+pub use claims::Claim;
 pub use consumer::{ConsumedRecord, Consumer};
 pub use frame::Codec;
 pub use history::{RebuildProgress, SealingStatus, TimeStretch};
@@ -133,6 +135,8 @@ struct Inner {
     report: RecoveryReport,
     /// Topics are created and deleted one at a time.
     naming: Mutex<()>,
+    claims: Arc<claims::Claims>,
+    deciding: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
@@ -233,6 +237,8 @@ impl Log {
                 shared,
                 report: opened.report,
                 naming: Mutex::new(()),
+                claims: Arc::default(),
+                deciding: Mutex::new(()),
                 threads: Mutex::new(Vec::new()),
                 keeper: Mutex::new(None),
                 lock: Mutex::new(Some(lock)),
