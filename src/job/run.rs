@@ -10,7 +10,7 @@ use super::verify::spans;
 use super::{Job, declare, progress, runs};
 use crate::engine::Counters;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{AppendBatch, Claim, Log, MetaRecord, MetaSpace};
+use crate::log::{AppendBatch, Claim, Log, MetaRecord, MetaSpace, Topic};
 use crate::state::spill::Budget;
 use crate::types::{AppendTime, Position};
 use std::sync::Arc;
@@ -287,6 +287,8 @@ fn identity(
         (None, true) => Some(End { position: bounds::sources_end(log, job)?, clock: None }),
         (None, false) => None,
     };
+    let progress = recorded.and_then(|(_, progress)| progress);
+    let end = end.map(|end| passed(log, job, &topics, end, progress)).transpose()?;
     let record = RunRecord {
         plan_digest: job.plan.digest,
         starts,
@@ -297,6 +299,22 @@ fn identity(
         sources: topics.into_iter().map(|topic| topic.name().to_owned()).collect(),
     };
     Ok((record, end))
+}
+
+/// An end that a run has reached, without a record of its sources behind it, is where that run is: a live run reads on beyond its own
+/// output, and goes by the clock.
+fn passed(log: &Log, job: &Job, topics: &[Topic], end: End, progress: Option<&Progress>) -> Result<End> {
+    let Some(progress) = progress.filter(|progress| end.clock.is_none() && end.position <= progress.position()) else {
+        return Ok(end);
+    };
+    let mut at = End { position: progress.position(), clock: Some(progress.clock()) };
+    if let Some(state) = checkpoint::reached(log, &job.key()).filter(|state| state.position >= progress.position) {
+        at.position = Position(state.position);
+        at.clock = at.clock.max(state.clock_us.map(AppendTime));
+    }
+    let ids: Vec<_> = topics.iter().map(Topic::id).collect();
+    let next = log.reader(&ids, end.position).next(at.position)?;
+    Ok(if next.is_none() { at } else { end })
 }
 
 pub(super) fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaRecord> {

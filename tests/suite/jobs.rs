@@ -131,3 +131,25 @@ fn up_ends_well_when_it_is_asked_to_and_goes_on_after_it_was_killed() {
     place.ok(&["run", "visits.sql", "--bounded", "--no-flush", "--as", "check"]);
     assert_eq!(values(&place, "counts.check"), values(&place, "counts"));
 }
+
+#[test]
+fn a_live_run_may_be_ended_by_a_bounded_one() {
+    let place = with_job();
+    place.write("alone.sql", &SQL.replace("counts", "alone"));
+    let live = place.start(&["run", "alone.sql"]);
+    eventually("it has read beyond its own output", || place.kappa(&["consume", "alone"]).stdout.lines().count() > 40);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(live.interrupt().code, 0);
+    let held = values(&place, "alone");
+    let ended = place.kappa(&["run", "alone.sql", "--bounded"]);
+    assert!(ended.code == 0 && ended.stderr.contains("going on from checkpoint"), "{}", ended.stderr);
+    assert!(values(&place, "alone").len() > held.len(), "the last windows were emitted");
+    let again = place.kappa(&["run", "alone.sql", "--bounded"]);
+    assert!(again.code == 0 && again.stderr.contains("nothing new was written"), "{}", again.stderr);
+    place.ok(&["verify", "alone.sql"]);
+    place.ok(&["run", "alone.sql", "--bounded", "--as", "whole"]);
+    assert_eq!(values(&place, "alone"), values(&place, "alone.whole"));
+    // With more to read there is another end.
+    feed(&place, 100, 120);
+    place.fails(&["run", "alone.sql", "--bounded"], 2, &["it flushed its open windows"]);
+}

@@ -8,6 +8,7 @@
 //! | 12 | 4 | CRC of everything behind |
 //! | 16 | | the manifest, bincode with fixed-width integers |
 
+use super::BASE;
 use crate::error::{Error, Result};
 use crate::job::record::{Progress, StreamProgress};
 use crate::log::{MetaRecord, MetaSpace};
@@ -154,7 +155,8 @@ pub(super) fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> 
     if let Some(end) = wanted.end {
         let beyond = match end.clock_us {
             Some(clock_us) => manifest.clock_us > clock_us,
-            None => manifest.is_beyond_records,
+            // What a run begins with is before all of its ends.
+            None => manifest.is_beyond_records && manifest.number != BASE,
         };
         if manifest.position > end.position || beyond {
             return Some(format!("it lies behind the end that is asked for, position {}", end.position));
@@ -223,6 +225,7 @@ mod tests {
         assert!(!fits(&|m| m.plan_digest = 8, None, &same) && !fits(&|m| m.starts = vec![6], None, &same));
         assert!(fits(&|_| {}, bound(90, None), &same) && !fits(&|_| {}, bound(89, None), &same));
         assert!(!fits(&|m| m.is_beyond_records = true, bound(90, None), &same));
+        assert!(fits(&|m| (m.is_beyond_records, m.number) = (true, BASE), bound(90, None), &same));
         assert!(fits(&|m| m.is_beyond_records = true, bound(90, Some(1_000)), &same));
         assert!(!fits(&|_| {}, bound(90, Some(999)), &same));
     }

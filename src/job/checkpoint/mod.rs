@@ -376,6 +376,13 @@ pub(super) fn remove(log: &Log, key: &str) {
     }
 }
 
+/// Where the newest state of a run is; `None` if there is none, or it cannot be read.
+pub(super) fn reached(log: &Log, key: &str) -> Option<Bound> {
+    let (number, named) = named(log, key).pop()?;
+    let manifest = Store::new(log.env(), log.dir(), key).read_manifest(number, &named).ok()?;
+    Some(Bound { position: manifest.position, clock_us: Some(manifest.clock_us) })
+}
+
 /// The newest checkpoint of a job that is whole, and those that are not.
 pub(super) fn newest(log: &Log, job: &Job) -> (Option<(Manifest, EngineState)>, Vec<String>) {
     let store = Store::new(log.env(), log.dir(), &job.key());
