@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct MemoryArgs {
-    /// Memory for the state of windows, of all jobs together. What is beyond it goes to disk, but for windows by count and ranked
-    /// rows; the output is the same with any [default: half of the machine's]
+    /// Memory for the state of windows, of all jobs together. What is beyond it goes to disk, but for ranked rows; the output
+    /// is the same with any [default: half of the machine's]
     #[arg(long, value_name = "SIZE")]
     state_memory: Option<String>,
 }

@@ -58,7 +58,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// A budget of state, and where what is beyond it goes. Slices of windows and sessions can go; windows by count and ranked rows count, and stay.
+/// A budget of state, and where what is beyond it goes. Ranked rows count, and stay.
 #[derive(Debug, Clone)]
 pub struct StateMemory {
     /// The budget, which engines may share.

@@ -8,8 +8,10 @@ use super::cold::ranges_of;
 use super::spill::{Piece, Run, Spill, Writer};
 use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
+use hashbrown::HashSet;
+use std::mem;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 const PIECE_ROWS: usize = 256;
 
 /// Rows that come back at once because they are due, at least.
-const DUE_ROWS: usize = 32 * 1024;
+const DUE_ROWS: usize = 4 * 1024;
 
 /// Rows that are made into a batch at once.
 const ROWS_AT_ONCE: usize = 32 * PIECE_ROWS;
@@ -35,6 +37,17 @@ pub struct Parking<T> {
     pub row: T,
 }
 
+/// Chooses keys to go to disk, those first whose time in event time is least, until so many bytes become free; none if that would be less
+/// than `least` bytes.
+pub fn coldest(mut keys: Vec<(i64, u32)>, bytes_of_key: f64, bytes: usize, least: usize) -> HashSet<u32> {
+    if bytes_of_key * (keys.len() as f64) < least as f64 {
+        return HashSet::new();
+    }
+    keys.sort_unstable();
+    keys.truncate((bytes as f64 / bytes_of_key).ceil() as usize);
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
 /// All keys that one operator has on disk.
 #[derive(Clone)]
 pub struct Parked {
@@ -43,6 +56,8 @@ pub struct Parked {
     /// The same with due time and hash behind.
     stored: SchemaRef,
     lots: Vec<Lot>,
+    /// Set when something came here first.
+    spill: Option<Arc<Spill>>,
 }
 
 /// Keys that went to disk together.
@@ -95,7 +110,7 @@ impl Parked {
         let own = [Field::new("due", DataType::Int64, false), Field::new("hash", DataType::UInt64, false)];
         let fields = schema.fields().iter().cloned().chain(own.map(Arc::new));
         let stored = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Parked { schema: Arc::clone(schema), stored, lots: Vec::new() }
+        Parked { schema: Arc::clone(schema), stored, lots: Vec::new(), spill: None }
     }
 
     /// Whether no key is here.
@@ -120,6 +135,7 @@ impl Parked {
         batch: impl Fn(&[Parking<T>]) -> Result<RecordBatch>,
         spill: &Arc<Spill>,
     ) -> Result<()> {
+        self.spill = Some(Arc::clone(spill));
         rows.sort_by_key(|row| (row.due, row.hash));
         let mut maker = LotMaker::new(spill.writer()?, &self.stored);
         for rows in rows.chunks(ROWS_AT_ONCE) {
@@ -153,11 +169,42 @@ impl Parked {
         Ok(())
     }
 
-    /// Gives back all rows of the keys with these hashes, which are sorted.
-    pub fn take_keys(&mut self, hashes: &[u64]) -> Result<Vec<RecordBatch>> {
+    /// Sorts all keys anew, by a column of times that their rows have; keys have one row each.
+    pub fn sort_by(&mut self, column: usize) -> Result<()> {
+        let Some(spill) = self.spill.clone() else { return Ok(()) };
+        let at = self.schema.fields().len();
+        let (mut waiting, mut count) = (Vec::new(), 0);
+        for lot in mem::take(&mut self.lots) {
+            for (piece, left) in lot.left.iter().enumerate().filter(|(_, left)| **left > 0) {
+                let rows = lot.read(piece, &lot.left_in(piece))?;
+                let mut columns = rows.columns().to_vec();
+                columns[at] = cast(&columns[column], &DataType::Int64).map_err(arrow_failed)?;
+                waiting.push(RecordBatch::try_new(Arc::clone(&self.stored), columns).map_err(arrow_failed)?);
+                count += left;
+                if count >= DUE_ROWS {
+                    self.put_again(&mem::take(&mut waiting), &spill)?;
+                    count = 0;
+                }
+            }
+        }
+        self.put_again(&waiting, &spill)
+    }
+
+    /// Takes stored rows whose due times are others now.
+    fn put_again(&mut self, rows: &[RecordBatch], spill: &Arc<Spill>) -> Result<()> {
+        let mut maker = LotMaker::new(spill.writer()?, &self.stored);
+        maker.add(sorted(&concat_batches(&self.stored, rows).map_err(arrow_failed)?)?)?;
+        self.lots.extend(maker.end()?);
+        self.tidy(spill)
+    }
+
+    /// Gives back all rows of the keys with these hashes.
+    pub fn take_keys(&mut self, mut hashes: Vec<u64>) -> Result<Vec<RecordBatch>> {
+        hashes.sort_unstable();
+        hashes.dedup();
         let mut taken = Vec::new();
         for lot in &mut self.lots {
-            let mut rows = &lot.find(hashes)[..];
+            let mut rows = &lot.find(&hashes)[..];
             while let Some(first) = rows.first() {
                 let piece = lot.firsts.partition_point(|other| other <= first) - 1;
                 let end = lot.firsts.get(piece + 1).copied().unwrap_or(u32::MAX);
@@ -446,9 +493,8 @@ mod tests {
                 match step {
                     Step::Put { first, count, due } => put(&mut parked, &mut model, first..first + count, due, &spill),
                     Step::Keys(keys) => {
-                        let mut hashes: Vec<u64> = keys.iter().map(|key| hash_of(*key)).collect();
-                        hashes.sort_unstable();
-                        came_back(&mut model, &parked.take_keys(&hashes).expect("read"));
+                        let hashes = keys.iter().map(|key| hash_of(*key)).collect();
+                        came_back(&mut model, &parked.take_keys(hashes).expect("read"));
                         prop_assert!(!keys.iter().any(|key| model.contains_key(key)));
                     }
                     Step::Due(until) => {

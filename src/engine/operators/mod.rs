@@ -6,6 +6,7 @@
 
 pub(super) mod assign;
 pub(super) mod filter_project;
+mod parking;
 pub(super) mod window_count;
 pub(super) mod window_rank;
 pub(super) mod window_session;

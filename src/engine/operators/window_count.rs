@@ -1,16 +1,21 @@
 //! Windows of so many records of a key, or of those that came within a time after the first one. A window closes with the record that
 //! makes it full; when its time is over (by the watermark, or by the append clock); or with the end of the input. The count wins where
 //! one record does both.
+//!
+//! What has no room in memory goes to disk, and comes back before a row of its key is added, or when its time is over.
 
 mod saved;
 
+use super::parking::Parks;
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Reason};
 use crate::engine::plan::TimeDomain;
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
+use crate::state::parked::Parked;
 use crate::state::section::{Keyed, Section};
+use crate::state::spill::Spill;
 use crate::types::{AppendTime, US_PER_MS};
 use crate::window::Window;
 use arrow::array::RecordBatch;
@@ -19,7 +24,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy)]
-struct Open {
+pub(super) struct Open {
     /// From the least time of its records to behind the greatest.
     window: Window,
     count: u64,
@@ -55,17 +60,23 @@ pub(in crate::engine) struct CountWindows {
     due: BinaryHeap<Due>,
     numbered: u64,
     done: Vec<Done>,
+    /// Keys that are on disk, by when their time is over, or by the end of their window.
+    parked: Parked,
+    /// The input has ended: keys on disk are sorted by the ends of their windows.
+    is_ending: bool,
 }
 
 impl CountWindows {
     pub fn new(size: u64, timeout_ms: Option<i64>, domain: TimeDomain, spec: WindowSpec) -> Result<CountWindows> {
         let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let table = Arc::new(spec.table(&saved::columns())?);
         Ok(CountWindows {
             size,
             timeout_ms,
             domain,
             keys: Arc::new(Dictionary::new(&spec.codec)),
-            table: Arc::new(spec.table(&saved::columns())?),
+            parked: Parked::new(table.schema()),
+            table,
             spec,
             open: Vec::new(),
             accumulators: Arc::new(accumulators),
@@ -74,6 +85,7 @@ impl CountWindows {
             due: BinaryHeap::new(),
             numbered: 0,
             done: Vec::new(),
+            is_ending: false,
         })
     }
 
@@ -100,7 +112,9 @@ impl CountWindows {
     }
 
     /// Closes windows whose time is over at `now` or before, earliest first.
-    fn over(&mut self, now: i64, by: &dyn Fn(i64) -> (Cause, i64)) {
+    fn over(&mut self, now: i64, by: &dyn Fn(i64) -> (Cause, i64)) -> Result<()> {
+        // They may all come out for one reason, sorted by more than their time.
+        while self.timeout_ms.is_some() && self.fetch_due(now)? < now {}
         while let Some(Reverse((due, number, key))) = self.due.peek().copied()
             && due <= now
         {
@@ -112,6 +126,14 @@ impl CountWindows {
                 self.done.push((key, open, Reason::Timeout, by));
             }
         }
+        Ok(())
+    }
+
+    /// When the time of a window is over first, roughly.
+    fn first_due(&self) -> Option<i64> {
+        let first = self.due.peek().map(|Reverse((due, ..))| *due);
+        let parked = self.parked.next_due().filter(|_| self.timeout_ms.is_some());
+        first.into_iter().chain(parked).min()
     }
 
     /// Lets the heap begin with a window that is open.
@@ -159,17 +181,12 @@ fn by_clock(due: i64) -> (Cause, i64) {
 
 impl WindowOperator for CountWindows {
     fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
-        let (mut keys, mut slots) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
-        let dictionary = Arc::make_mut(&mut self.keys);
-        dictionary.intern(&rows.keys, picked, &mut keys);
-        self.open.resize(dictionary.bound().max(self.open.len()), None);
-        // Numbers stay what they are until the last row is in.
-        keys.iter().for_each(|key| dictionary.hold(*key));
+        let (keys, mut slots) = (self.hold(&rows.keys, picked)?, Vec::with_capacity(picked.len()));
         for (number, key) in picked.iter().zip(&keys) {
             let (row, cause) = (*number as usize, (course.of_row)(*number));
             match self.domain {
-                TimeDomain::Event => self.over(rows.before[row], course.reached),
-                TimeDomain::Append => self.over(cause.time_us(), &by_clock),
+                TimeDomain::Event => self.over(rows.before[row], course.reached)?,
+                TimeDomain::Append => self.over(cause.time_us(), &by_clock)?,
             }
             let time = rows.times[row];
             let mut open = match self.open[*key as usize] {
@@ -192,14 +209,13 @@ impl WindowOperator for CountWindows {
         }
         rows.arguments.update(accumulators, &slots, picked);
         self.emit(fired)?;
-        let dictionary = Arc::make_mut(&mut self.keys);
-        keys.iter().for_each(|key| dictionary.release(*key));
+        self.let_go(&keys);
         Ok(())
     }
 
     fn close(&mut self, watermark: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
         if self.domain == TimeDomain::Event {
-            self.over(watermark, course.reached);
+            self.over(watermark, course.reached)?;
             self.emit(fired)?;
         }
         Ok(false)
@@ -207,30 +223,33 @@ impl WindowOperator for CountWindows {
 
     fn time_out(&mut self, clock: AppendTime, _watermark: i64, fired: &mut Fired) -> Result<()> {
         if self.domain == TimeDomain::Append {
-            self.over(clock.0, &by_clock);
+            self.over(clock.0, &by_clock)?;
             self.emit(fired)?;
         }
         Ok(())
     }
 
     fn next_due(&self) -> Option<AppendTime> {
-        let first = self.due.peek().filter(|_| self.domain == TimeDomain::Append);
-        first.map(|Reverse((due, ..))| AppendTime(*due))
+        self.first_due().filter(|_| self.domain == TimeDomain::Append).map(AppendTime)
     }
 
     fn finish(&mut self, watermark: i64, fired: &mut Fired) -> Result<bool> {
+        if self.timeout_ms.is_some() && !self.is_ending {
+            self.parked.sort_by(self.spec.key_fields.len() + saved::WINDOW_END)?;
+        }
+        self.is_ending = true;
+        let end = self.fetch_due(i64::MAX)?;
         for (key, open) in (0u32..).zip(&mut self.open) {
-            if let Some(open) = open.take() {
+            if let Some(open) = open.take_if(|open| open.window.end <= end) {
                 self.done.push((key, open, Reason::End, (Cause::END, watermark)));
             }
         }
         self.emit(fired)?;
-        Ok(false)
+        Ok(end < i64::MAX)
     }
 
     fn next_goal(&self) -> Option<i64> {
-        let first = self.due.peek().filter(|_| self.domain == TimeDomain::Event);
-        first.map(|Reverse((goal, ..))| *goal)
+        self.first_due().filter(|_| self.domain == TimeDomain::Event)
     }
 
     fn windows_of(&self, _: &WindowRows, _: usize) -> Vec<Window> {
@@ -238,9 +257,11 @@ impl WindowOperator for CountWindows {
     }
 
     fn byte_len(&self) -> usize {
-        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len()).sum::<usize>();
-        let open = self.open.capacity() * size_of::<Option<Open>>() + self.due.capacity() * size_of::<Due>();
-        self.keys.byte_len() + accumulators + open + self.free.capacity() * 4
+        self.bytes_in_memory() + self.parked.byte_len()
+    }
+
+    fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {
+        self.park(spill, bytes, least)
     }
 
     fn save(&self) -> Result<Vec<Section>> {
@@ -248,6 +269,6 @@ impl WindowOperator for CountWindows {
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
-        self.take_section(name, rows)
+        self.load_section(name, rows)
     }
 }

@@ -7,15 +7,14 @@
 //! What has no room in memory goes to disk, all sessions of a key together, and comes back before a row of the key is added, or one of them
 //! closes or expires.
 
-mod parked;
 mod saved;
 
+use super::parking::Parks;
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Operation, Pane};
 use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
-use crate::state::keys::KeyRows;
 use crate::state::parked::Parked;
 use crate::state::section::{Keyed, Section};
 use crate::state::spill::Spill;
@@ -27,7 +26,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy)]
-struct Session {
+pub(super) struct Session {
     window: Window,
     slot: u32,
     /// Number of its next result.
@@ -92,22 +91,6 @@ impl SessionWindows {
             expiry: BinaryHeap::new(),
             changed: Vec::new(),
         })
-    }
-
-    /// The keys of rows, held, with their sessions in memory: numbers stay what they are until the last row is in.
-    fn hold(&mut self, keys: &KeyRows, picked: &[u32]) -> Result<Vec<u32>> {
-        let mut ids = Vec::with_capacity(picked.len());
-        let dictionary = Arc::make_mut(&mut self.keys);
-        dictionary.intern(keys, picked, &mut ids);
-        self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
-        ids.iter().for_each(|key| dictionary.hold(*key));
-        self.fetch(&ids)?;
-        Ok(ids)
-    }
-
-    fn let_go(&mut self, keys: &[u32]) {
-        let dictionary = Arc::make_mut(&mut self.keys);
-        keys.iter().for_each(|key| dictionary.release(*key));
     }
 
     fn flush(&mut self, rows: &WindowRows, pending: &mut Pending) {
@@ -363,7 +346,7 @@ impl WindowOperator for SessionWindows {
     }
 
     fn byte_len(&self) -> usize {
-        self.bytes_to_park() + self.parked.byte_len()
+        self.bytes_in_memory() + self.parked.byte_len()
     }
 
     fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {

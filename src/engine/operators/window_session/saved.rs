@@ -1,11 +1,13 @@
 //! Sessions as a table: one row each.
 
-use super::{Session, SessionWindows};
+use super::{Due, Session, SessionWindows};
+use crate::engine::operators::parking::{Parks, Parts};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::error::{Error, Result};
-use crate::state::accumulator::{Accumulator, save_all};
+use crate::state::accumulator::save_all;
 use crate::state::dictionary::Dictionary;
-use crate::state::section::{Keyed, PIECE_ROWS, Section};
+use crate::state::parked::Parked;
+use crate::state::section::{PIECE_ROWS, Section};
 use crate::window::Window;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, TimestampMillisecondType, UInt32Type};
@@ -27,34 +29,7 @@ pub(super) fn columns() -> Vec<Field> {
     ]
 }
 
-/// The rows of some sessions.
-pub(super) fn rows_of<'a>(
-    table: &Keyed,
-    (keys, accumulators): (&Dictionary, &[Box<dyn Accumulator>]),
-    sessions: impl Iterator<Item = &'a (u32, Session)> + Clone,
-) -> Result<RecordBatch> {
-    let flag = |of: fn(&Session) -> bool| -> ArrayRef {
-        Arc::new(sessions.clone().map(|(_, session)| Some(of(session))).collect::<BooleanArray>())
-    };
-    let own = vec![
-        times(sessions.clone().map(|(_, session)| session.window.start)),
-        times(sessions.clone().map(|(_, session)| session.window.end)),
-        Arc::new(UInt32Array::from_iter_values(sessions.clone().map(|(_, session)| session.revision))) as ArrayRef,
-        flag(|session| session.is_shown),
-        flag(|session| session.is_closed),
-        flag(|session| session.is_changed),
-    ];
-    let slots: Vec<u32> = sessions.clone().map(|(_, session)| session.slot).collect();
-    table.batch(sessions.map(|(key, _)| keys.key(*key)), own, save_all(accumulators, &slots)?)
-}
-
 impl SessionWindows {
-    /// All sessions in memory, by key.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, Session)> {
-        let keyed = (0u32..).zip(&self.sessions);
-        keyed.flat_map(|(key, list)| list.iter().map(move |session| (key, *session)))
-    }
-
     pub(super) fn section(&self) -> Section {
         let all: Vec<(u32, Session)> = self.all().collect();
         let (table, keys, accumulators) =
@@ -63,7 +38,9 @@ impl SessionWindows {
         Section::lazy(SESSIONS, Arc::clone(table.schema()), None, move |take| {
             parked.each(take)?;
             let mut pieces = all.chunks(PIECE_ROWS);
-            pieces.try_for_each(|sessions| take(rows_of(&table, (&keys, &accumulators), sessions.iter())?))
+            pieces.try_for_each(|sessions| {
+                take(SessionWindows::rows_of((&table, &keys, &accumulators), sessions.iter())?)
+            })
         })
     }
 
@@ -71,37 +48,7 @@ impl SessionWindows {
         if name != SESSIONS {
             return Err(no_section(name));
         }
-        // Others of their keys may have gone to disk already.
-        let table = Arc::clone(&self.table);
-        let all: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
-        let keys = self.hold(&table.read(rows)?.keys, &all)?;
-        self.take_sessions(rows)?;
-        self.let_go(&keys);
-        Ok(())
-    }
-
-    /// Takes sessions as they were, of keys that are in memory or not known yet.
-    pub(super) fn take_sessions(&mut self, rows: &RecordBatch) -> Result<()> {
-        let table = Arc::clone(&self.table);
-        let read = table.read(rows)?;
-        let dictionary = Arc::make_mut(&mut self.keys);
-        let keys = dictionary.intern_all(&read.keys, rows.num_rows());
-        keys.iter().for_each(|key| dictionary.hold(*key));
-        self.sessions.resize_with(dictionary.bound().max(self.sessions.len()), Vec::new);
-        let slots: Vec<u32> = keys.iter().map(|_| self.new_slot()).collect();
-        for (accumulator, state) in Arc::make_mut(&mut self.accumulators).iter_mut().zip(&read.states) {
-            accumulator.grow(self.slots as usize);
-            accumulator.load(&slots, state)?;
-        }
-        let [starts, ends] = [0, 1].map(|at: usize| read.own[at].as_primitive::<TimestampMillisecondType>().values());
-        let revisions = read.own[2].as_primitive::<UInt32Type>().values();
-        let [shown, closed, changed] = [3, 4, 5].map(|at: usize| read.own[at].as_boolean());
-        for (row, (key, slot)) in keys.into_iter().zip(slots).enumerate() {
-            let window = Window { start: starts[row], end: ends[row] };
-            let (is_shown, is_closed, is_changed) = (shown.value(row), closed.value(row), changed.value(row));
-            self.put(key, Session { window, slot, revision: revisions[row], is_shown, is_closed, is_changed })?;
-        }
-        Ok(())
+        self.load_rows(rows)
     }
 
     /// Puts a session into its key's list.
@@ -122,5 +69,109 @@ impl SessionWindows {
             self.changed.push((key, session.slot));
         }
         Ok(())
+    }
+}
+
+impl Parks for SessionWindows {
+    type Kept = Session;
+
+    fn all(&self) -> impl Iterator<Item = (u32, Session)> {
+        let keyed = (0u32..).zip(&self.sessions);
+        keyed.flat_map(|(key, list)| list.iter().map(move |session| (key, *session)))
+    }
+
+    fn has(&self, key: u32) -> bool {
+        !self.sessions[key as usize].is_empty()
+    }
+
+    fn bytes_in_memory(&self) -> usize {
+        // A list has room for four sessions from the first one on.
+        let lists = self.sessions.len() * (size_of::<Vec<Session>>() + 4 * size_of::<Session>());
+        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
+        let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
+        let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
+        self.keys.byte_len() + lists + accumulators.sum::<usize>() + heaps + others
+    }
+
+    fn end_of(session: &Session) -> i64 {
+        session.window.end
+    }
+
+    /// The watermark that closes it, or drops it.
+    fn due_of(&self, session: &Session) -> i64 {
+        let goal = self.spec.clock.goal(session.window.end);
+        if session.is_closed { goal.saturating_add(self.spec.lateness_ms) } else { goal }
+    }
+
+    /// The next tick shows it.
+    fn stays(session: &Session) -> bool {
+        session.is_changed
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        (&self.table, &self.keys, &self.accumulators)
+    }
+
+    fn rows_of<'a>(
+        (table, keys, accumulators): Parts<'_>,
+        sessions: impl Iterator<Item = &'a (u32, Session)> + Clone,
+    ) -> Result<RecordBatch> {
+        let flag = |of: fn(&Session) -> bool| -> ArrayRef {
+            Arc::new(sessions.clone().map(|(_, session)| Some(of(session))).collect::<BooleanArray>())
+        };
+        let own = vec![
+            times(sessions.clone().map(|(_, session)| session.window.start)),
+            times(sessions.clone().map(|(_, session)| session.window.end)),
+            Arc::new(UInt32Array::from_iter_values(sessions.clone().map(|(_, session)| session.revision))) as ArrayRef,
+            flag(|session| session.is_shown),
+            flag(|session| session.is_closed),
+            flag(|session| session.is_changed),
+        ];
+        let slots: Vec<u32> = sessions.clone().map(|(_, session)| session.slot).collect();
+        table.batch(sessions.map(|(key, _)| keys.key(*key)), own, save_all(accumulators, &slots)?)
+    }
+
+    fn take_rows(&mut self, rows: &RecordBatch) -> Result<()> {
+        let table = Arc::clone(&self.table);
+        let read = table.read(rows)?;
+        let dictionary = Arc::make_mut(&mut self.keys);
+        let keys = dictionary.intern_all(&read.keys, rows.num_rows());
+        keys.iter().for_each(|key| dictionary.hold(*key));
+        let bound = dictionary.bound();
+        self.make_room(bound);
+        let slots: Vec<u32> = keys.iter().map(|_| self.new_slot()).collect();
+        for (accumulator, state) in Arc::make_mut(&mut self.accumulators).iter_mut().zip(&read.states) {
+            accumulator.grow(self.slots as usize);
+            accumulator.load(&slots, state)?;
+        }
+        let [starts, ends] = [0, 1].map(|at: usize| read.own[at].as_primitive::<TimestampMillisecondType>().values());
+        let revisions = read.own[2].as_primitive::<UInt32Type>().values();
+        let [shown, closed, changed] = [3, 4, 5].map(|at: usize| read.own[at].as_boolean());
+        for (row, (key, slot)) in keys.into_iter().zip(slots).enumerate() {
+            let window = Window { start: starts[row], end: ends[row] };
+            let (is_shown, is_closed, is_changed) = (shown.value(row), closed.value(row), changed.value(row));
+            self.put(key, Session { window, slot, revision: revisions[row], is_shown, is_closed, is_changed })?;
+        }
+        Ok(())
+    }
+
+    fn emptied(&self) -> Result<SessionWindows> {
+        SessionWindows::new(self.gap, self.spec.clone())
+    }
+
+    fn keys_mut(&mut self) -> &mut Dictionary {
+        Arc::make_mut(&mut self.keys)
+    }
+
+    fn make_room(&mut self, bound: usize) {
+        self.sessions.resize_with(bound.max(self.sessions.len()), Vec::new);
+    }
+
+    fn parked(&self) -> &Parked {
+        &self.parked
+    }
+
+    fn parked_mut(&mut self) -> &mut Parked {
+        &mut self.parked
     }
 }
