@@ -26,8 +26,6 @@ pub(super) struct Lane {
     pipelines: Vec<Pipeline>,
     /// Outputs that the source feeds, each with the first pipeline that does.
     rejects_to: Vec<(usize, usize)>,
-    /// The running watermark of one segment, kept for its memory.
-    before: Vec<i64>,
 }
 
 impl Lane {
@@ -52,7 +50,6 @@ impl Lane {
             idle_timeout_us: rules.idle_timeout_us.unwrap_or(i64::MAX),
             pipelines,
             rejects_to,
-            before: Vec::new(),
         })
     }
 
@@ -96,19 +93,20 @@ impl Lane {
     }
 
     fn segment(&mut self, rows: &SourceRows, from: usize, count: usize, emit: &mut Emit<'_>) -> Result<()> {
-        self.before.clear();
+        let mut before = Vec::with_capacity(count);
         let (chunk, watermarks) = (&rows.chunk, &rows.watermarks[from..from + count]);
         if rows.rows.len() == chunk.len() {
             let (partitions, append_us) = (&chunk.partitions[from..from + count], &chunk.append_us[from..from + count]);
-            self.watermark.records(partitions, append_us, watermarks, &mut self.before);
+            self.watermark.records(partitions, append_us, watermarks, &mut before);
         } else {
             for (row, watermark) in rows.rows[from..from + count].iter().zip(watermarks) {
                 let row = *row as usize;
-                self.before.push(self.watermark.record(chunk.partitions[row], chunk.append_us[row], *watermark));
+                before.push(self.watermark.record(chunk.partitions[row], chunk.append_us[row], *watermark));
             }
         }
         let (source, topic) = (self.source, &self.plan.topic);
-        let segment = Segment { rows, from, before: &self.before, after: self.watermark.current(), source, topic };
+        let before = before.into();
+        let segment = Segment { rows, from, before: &before, after: self.watermark.current(), source, topic };
         self.pipelines.iter_mut().try_for_each(|pipeline| pipeline.take(&segment, emit))
     }
 

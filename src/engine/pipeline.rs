@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::state::section::{Section, column};
 use crate::types::{AppendTime, US_PER_MS};
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::buffer::ScalarBuffer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -133,11 +134,12 @@ impl Pipeline {
                 self.taken(segment, segment.before, segment.after, &by_watermark, rows, emit)
             }
             TimeDomain::Event => {
-                let before: Vec<i64> = segment.before.iter().map(|w| w.saturating_sub(behind)).collect();
+                let before = segment.before.iter().map(|w| w.saturating_sub(behind)).collect();
                 self.taken(segment, &before, segment.after.saturating_sub(behind), &by_watermark, rows, emit)
             }
             TimeDomain::Append => {
-                let before: Vec<i64> = (0..segment.before.len()).map(|row| appended_watermark(appended(row))).collect();
+                let before: ScalarBuffer<i64> =
+                    (0..segment.before.len()).map(|row| appended_watermark(appended(row))).collect();
                 let after = before.last().copied().unwrap_or(i64::MIN);
                 self.taken(segment, &before, after, &reached_by_append_time, rows, emit)
             }
@@ -147,7 +149,7 @@ impl Pipeline {
     fn taken(
         &mut self,
         segment: &Segment<'_>,
-        before: &[i64],
+        before: &ScalarBuffer<i64>,
         after: i64,
         reached: Reached<'_>,
         rows: &mut Rows,
@@ -245,7 +247,8 @@ impl Pipeline {
             let groups = self.traced_groups(stage, &results)?;
             let following = &mut self.stages[stage + 1];
             let first = following.arrived;
-            let input = following.input(&mut rows, &Origins { before: &fired.before, positions: None })?;
+            let before = fired.before.clone().into();
+            let input = following.input(&mut rows, &Origins { before: &before, positions: None })?;
             if let (Some(trace), Some(groups), Some(lineage)) = (&mut self.trace, &groups, &lineage) {
                 trace.hand_on(&Handed { stage, fired: &fired, lineage, groups }, &rows, &input, first);
             }

@@ -3,6 +3,7 @@
 use super::operators::Rows;
 use super::output::Cause;
 use super::source::SourceRows;
+use arrow::buffer::ScalarBuffer;
 
 /// Rows `from..from + before.len()` of some source rows.
 pub(super) struct Segment<'a> {
@@ -10,7 +11,7 @@ pub(super) struct Segment<'a> {
     /// First row.
     pub from: usize,
     /// The watermark before each row, never falling.
-    pub before: &'a [i64],
+    pub before: &'a ScalarBuffer<i64>,
     /// The watermark after the last row.
     pub after: i64,
     /// The source.

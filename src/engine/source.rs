@@ -14,6 +14,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray,
     UInt32Array,
 };
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
@@ -38,7 +39,7 @@ pub(super) struct SourceRows {
     /// For each row its row in the chunk, ascending.
     pub rows: Vec<u32>,
     /// For each row the watermark that it moves its partition to, [`BEFORE_ALL`] if it moves nothing.
-    pub watermarks: Vec<i64>,
+    pub watermarks: ScalarBuffer<i64>,
     /// Rows of the chunk that are no rows of the source, by row, with the reason.
     pub rejected: Vec<(u32, String)>,
     /// Rows that were skipped in silence.
@@ -177,8 +178,8 @@ impl Reader {
     }
 
     /// The watermark of each row, and how many rows are beyond `max-future`.
-    fn watermarks(&self, chunk: &Chunk, kept: &mut Kept) -> Result<(Vec<i64>, u64)> {
-        let Some(event_time) = &self.plan.event_time else { return Ok((vec![BEFORE_ALL; kept.rows.len()], 0)) };
+    fn watermarks(&self, chunk: &Chunk, kept: &mut Kept) -> Result<(ScalarBuffer<i64>, u64)> {
+        let Some(event_time) = &self.plan.event_time else { return Ok((vec![BEFORE_ALL; kept.rows.len()].into(), 0)) };
         let ms = DataType::Timestamp(TimeUnit::Millisecond, None);
         let evaluated = evaluate(&kept.batch, &|batch| {
             let mut columns = batch.columns().to_vec();
@@ -195,7 +196,7 @@ impl Reader {
         let first_us = chunk.append_us.first().copied().unwrap_or_default();
         let limit_ms = first_us.saturating_add(event_time.max_future_us).div_euclid(US_PER_MS);
         if watermark.null_count() == 0 && rowtime.iter().all(|rowtime| *rowtime <= limit_ms) {
-            return Ok((watermark.values().to_vec(), 0));
+            return Ok((watermark.values().clone(), 0));
         }
         let mut beyond = 0;
         let watermarks = kept.rows.iter().enumerate().map(|(index, row)| {
@@ -205,7 +206,8 @@ impl Reader {
             beyond += u64::from(too_far);
             if too_far || watermark.is_null(index) { BEFORE_ALL } else { watermark.value(index) }
         });
-        Ok((watermarks.collect(), beyond))
+        let watermarks = watermarks.collect();
+        Ok((watermarks, beyond))
     }
 }
 

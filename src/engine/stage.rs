@@ -22,6 +22,7 @@ use crate::window::Window;
 use crate::window::assign::Slicer;
 use crate::window::clock::WindowClock;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::{SortOptions, concat};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -74,7 +75,7 @@ pub(super) type PositionsOf<'a> = &'a dyn Fn(&[u32]) -> Vec<u64>;
 /// Where the rows of a stage come from.
 pub(super) struct Origins<'a> {
     /// By origin: the watermark before it.
-    pub before: &'a [i64],
+    pub before: &'a ScalarBuffer<i64>,
     /// The position of an origin in the log; `None`: they are no records.
     pub positions: Option<PositionsOf<'a>>,
 }
@@ -89,10 +90,10 @@ impl Origins<'_> {
     }
 
     /// The watermark before each row.
-    fn of(&self, rows: &Rows) -> Vec<i64> {
+    fn of(&self, rows: &Rows) -> ScalarBuffer<i64> {
         let all = rows.origin.len() == self.before.len();
         match all && rows.origin.iter().copied().eq((0u32..).take(self.before.len())) {
-            true => self.before.to_vec(),
+            true => self.before.clone(),
             false => rows.origin.iter().map(|row| self.before[*row as usize]).collect(),
         }
     }
@@ -237,7 +238,7 @@ impl Stage {
             }
             (name, Input::Rank { .. }) if name.split('/').next() == Some(RANKED) => {
                 let origin: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
-                let before = vec![BEFORE_ALL; origin.len()];
+                let before = vec![BEFORE_ALL; origin.len()].into();
                 let mut rows =
                     Rows { batch: rows.clone(), origin: origin.clone(), rejected: Vec::new(), null_rowtime: 0 };
                 let input = self.ranked(&mut rows, &Origins { before: &before, positions: None })?;

@@ -14,6 +14,10 @@ use std::hash::BuildHasher;
 /// Fixed, so that nothing depends on a run; which seed does not matter.
 const QUICK: FixedState = FixedState::with_seed(0x006B_6170_7061);
 
+/// Words that were seen lately are found in one step, where they were left. As many as stay in a core's nearer caches.
+const RECENT_BITS: u32 = 12;
+const RECENT: usize = 1 << RECENT_BITS;
+
 /// Bytes of keys that are gone which are always tolerated.
 const SPARE_BYTES: usize = 64 * 1024;
 
@@ -24,6 +28,8 @@ pub struct Dictionary {
     word_width: Option<usize>,
     /// Numbers of words.
     words: HashTable<Place<u64>>,
+    /// Words seen lately, each at its [`recent_place`].
+    recent: Box<[Place<u64>]>,
     /// Numbers of other keys.
     others: HashTable<Place<Tag>>,
     /// The number of the key NULL among words.
@@ -97,6 +103,17 @@ struct Entry {
     held: u32,
 }
 
+/// Near numbers lie apart (multiplication by 2^64 over the golden ratio).
+#[inline]
+fn recent_place(word: u64) -> usize {
+    (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - RECENT_BITS)) as usize
+}
+
+/// No word: what stands there has its place elsewhere.
+fn nothing_recent(place: usize) -> Place<u64> {
+    Place { tag: u64::from(place == 0), id: 0 }
+}
+
 #[inline]
 fn quick_of_word(word: u64) -> u64 {
     QUICK.hash_one(word)
@@ -108,6 +125,7 @@ impl Dictionary {
         Dictionary {
             word_width: codec.word_width(),
             words: HashTable::new(),
+            recent: codec.word_width().iter().flat_map(|_| (0..RECENT).map(nothing_recent)).collect(),
             others: HashTable::new(),
             null: None,
             entries: Vec::new(),
@@ -148,10 +166,19 @@ impl Dictionary {
 
     #[inline]
     fn number_of_word(&mut self, word: u64) -> u32 {
-        match self.words.find(quick_of_word(word), |place| place.tag == word) {
+        match self.recent.get(recent_place(word)) {
+            Some(place) if place.tag == word => place.id,
+            _ => self.find_word(word),
+        }
+    }
+
+    fn find_word(&mut self, word: u64) -> u32 {
+        let id = match self.words.find(quick_of_word(word), |place| place.tag == word) {
             Some(place) => place.id,
             None => self.add_word(word),
-        }
+        };
+        self.recent[recent_place(word)] = Place { tag: word, id };
+        id
     }
 
     #[cold]
@@ -237,7 +264,12 @@ impl Dictionary {
         if self.null == Some(id) {
             self.null = None;
         } else if self.word_width.is_some() {
-            remove(&mut self.words, quick_of_word(word_of(key)), id);
+            let word = word_of(key);
+            remove(&mut self.words, quick_of_word(word), id);
+            let place = recent_place(word);
+            if self.recent[place].tag == word {
+                self.recent[place] = nothing_recent(place);
+            }
         } else {
             remove(&mut self.others, Tag::of(key).quick(), id);
         }
@@ -410,5 +442,26 @@ mod tests {
             assert_eq!(dictionary.len(), 100);
         }
         assert!(dictionary.bound() <= 400 && dictionary.byte_len() < 256 * 1024, "{}", dictionary.byte_len());
+    }
+
+    #[test]
+    fn words_seen_lately_are_forgotten_with_their_keys() {
+        let codec = KeyCodec::new(vec![DataType::Int64]).expect("a key type");
+        let mut dictionary = Dictionary::new(&codec);
+        // Few places for many words, 0 and 1 among them, whose places tell what is nothing.
+        let words: Vec<i64> = (0..100_000).filter(|word| recent_place(*word as u64) % 1365 == 0 || *word < 2).collect();
+        let mut held: Vec<(i64, u32)> = Vec::new();
+        for step in 0..20_000 {
+            let word = words[step * 7919 % words.len()];
+            let id = interned(&mut dictionary, Arc::new(Int64Array::from(vec![word])))[0];
+            assert_eq!(dictionary.key(id)[1..], word.to_le_bytes(), "step {step}");
+            dictionary.hold(id);
+            held.push((word, id));
+            if step % 3 > 0 {
+                let (word, id) = held.swap_remove(step * 31 % held.len());
+                assert_eq!(dictionary.key(id)[1..], word.to_le_bytes(), "step {step}");
+                dictionary.release(id);
+            }
+        }
     }
 }

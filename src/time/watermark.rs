@@ -136,15 +136,13 @@ impl SourceWatermark {
             let ((_, append_us), watermark) = rows.next().expect("there is a first row");
             before.push(self.record(*first, *append_us, *watermark));
             if self.active == 1 {
-                let rest = &watermarks[1..];
-                let most = rest.iter().copied().fold(self.least, i64::max);
-                let mut current = self.current;
-                before.extend(rest.iter().map(|watermark| {
-                    let before = current;
-                    current = current.max(*watermark);
+                let (current, mut most) = (self.current, self.least);
+                before.extend(watermarks[1..].iter().map(|watermark| {
+                    let before = most.max(current);
+                    most = most.max(*watermark);
                     before
                 }));
-                self.current = self.current.max(most);
+                self.current = current.max(most);
                 let slot = &mut self.partitions[*first as usize];
                 (slot.watermark, slot.last_append_us) = (most, *last_us);
                 self.least = most;

@@ -92,7 +92,7 @@ pub(super) struct WindowRows {
     /// The same in the time that windows are cut by.
     pub times: ScalarBuffer<i64>,
     /// The watermark before each row, never falling.
-    pub before: Vec<i64>,
+    pub before: ScalarBuffer<i64>,
     /// The window of each row, if rows bring theirs.
     pub windows: Vec<Window>,
     /// Group key of each row.
