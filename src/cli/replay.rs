@@ -10,7 +10,7 @@ use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label, version_run};
-use crate::job::{self, Observer, Point, Request, Throttle, parse_point};
+use crate::job::{self, Observer, Point, Request, parse_point};
 use crate::log::{Claim, Log};
 use crate::types::Position;
 use crate::window::IsoMs;
@@ -116,10 +116,10 @@ fn replay_job(context: &Context, log: &Log, args: &Replay, engine: Request, stop
         accept_loss: engine.accept_loss,
         checkpoints: engine.checkpoints,
         budget: engine.budget,
+        rate_max: args.max_rate.or(asked.rate_max),
         ..asked
     };
-    let rate_max = args.max_rate.or(version.rate_max);
-    let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), rate_max, stop);
+    let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), stop);
     // Live appends and jobs go first.
     thread::enter(Class::Bulk);
     let report = job::run_claimed(log, &job, &request, &claim, &mut watch)?;
@@ -141,13 +141,12 @@ fn replay_job(context: &Context, log: &Log, args: &Replay, engine: Request, stop
     Ok(Status::Done)
 }
 
-/// Tells how a replay gets on, and holds it back.
+/// Tells how a replay gets on.
 struct Watch<'a> {
     context: &'a Context,
     log: &'a Log,
     what: String,
     stop: &'a StopFlag,
-    throttle: Throttle,
     start_us: u64,
     told_us: u64,
     /// Position, end and rows after the last stride.
@@ -157,10 +156,9 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(context: &'a Context, log: &'a Log, what: String, rate_max: Option<u64>, stop: &'a StopFlag) -> Self {
+    fn new(context: &'a Context, log: &'a Log, what: String, stop: &'a StopFlag) -> Self {
         let start_us = log.env().clock.monotonic_us();
-        let throttle = Throttle::new(log, rate_max);
-        Watch { context, log, what, stop, throttle, start_us, told_us: start_us, at: (0, 0, 0), first: None }
+        Watch { context, log, what, stop, start_us, told_us: start_us, at: (0, 0, 0), first: None }
     }
 }
 
@@ -177,7 +175,6 @@ fn progress_line(what: &str, (rows, seconds): (u64, f64), done_of: (u64, u64), e
 
 impl Observer for Watch<'_> {
     fn on_progress(&mut self, position: Position, end: Option<Position>, counters: &Counters) {
-        self.throttle.wait(self.log, counters.rows_in, || self.stop.is_set());
         self.at = (position.0, end.map_or(position.0, |end| end.0), counters.rows_in);
     }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::throttle::Throttle;
 use super::{Job, parts};
 
 /// Bytes handed to the engine at once, roughly.
@@ -96,6 +97,7 @@ struct Work<'a> {
     engine: Engine,
     at: At,
     strict: bool,
+    throttle: Option<Throttle>,
 }
 
 /// Records of a stretch of the log, by source.
@@ -122,6 +124,8 @@ struct Strides {
     sources: BTreeMap<TopicId, Vec<usize>>,
     starts: Vec<Position>,
     stride_bytes: usize,
+    /// Records of the log that a stride spans, at most.
+    stride_rows: Option<u64>,
     accept_loss: bool,
 }
 
@@ -130,7 +134,8 @@ impl Strides {
     fn next(&mut self, end: Position) -> Result<Stride> {
         let mut stride = Stride { position: self.reader.position(), ..Stride::default() };
         while !self.is_full(&stride) || stride.batches.is_empty() {
-            let stretch = match self.reader.next_stretch(end) {
+            let until = self.stride_rows.map_or(end, |rows| self.reader.position().plus(rows).min(end));
+            let stretch = match self.reader.next_stretch(until) {
                 Ok(stretch) => stretch,
                 Err(e) if e.kind() == ErrorKind::Damage && self.accept_loss => {
                     self.reader.skip_damage();
@@ -142,7 +147,8 @@ impl Strides {
                 Err(e) => return Err(e),
             };
             stride.position = self.reader.position();
-            if stretch.is_empty() {
+            let is_over = until == end || self.reader.position() < until || !stride.batches.is_empty();
+            if stretch.is_empty() && is_over {
                 break;
             }
             for batch in stretch {
@@ -159,7 +165,7 @@ impl Strides {
     }
 
     fn is_full(&self, stride: &Stride) -> bool {
-        stride.bytes >= self.stride_bytes
+        stride.bytes >= self.stride_bytes || self.stride_rows.is_some() && !stride.batches.is_empty()
     }
 }
 
@@ -185,6 +191,8 @@ pub(super) struct DriveOptions {
     pub accept_loss: bool,
     /// For state; `None`: one of its own, half of the machine's memory.
     pub budget: Option<Arc<Budget>>,
+    /// Records a second, at most.
+    pub rate_max: Option<u64>,
 }
 
 impl Default for DriveOptions {
@@ -196,6 +204,7 @@ impl Default for DriveOptions {
             strict: false,
             accept_loss: false,
             budget: None,
+            rate_max: None,
         }
     }
 }
@@ -229,6 +238,7 @@ impl<'a> Drive<'a> {
         let engine_options =
             EngineOptions { threads: options.threads.max(1), publish_from_ms: options.publish_from_ms, memory };
         let plan = Arc::clone(&job.plan);
+        let throttle = options.rate_max.map(Throttle::new);
         let start = At { position: first, clock: AppendTime::MIN, records_clock: AppendTime::MIN, bytes: 0 };
         let (engine, at) = match begin {
             Begin::Start => (Engine::new(plan, partitions, engine_options)?, start),
@@ -241,11 +251,12 @@ impl<'a> Drive<'a> {
                 sources,
                 starts,
                 stride_bytes: usize::try_from(options.stride_bytes).unwrap_or(STRIDE_BYTES).min(STRIDE_BYTES),
+                stride_rows: throttle.as_ref().map(Throttle::stride_rows),
                 accept_loss: options.accept_loss,
             },
             read: VecDeque::new(),
             threads: options.threads,
-            work: Work { log, topics: ids, engine, at, strict: options.strict },
+            work: Work { log, topics: ids, engine, at, strict: options.strict, throttle },
         })
     }
 
@@ -401,7 +412,11 @@ impl Work<'_> {
         let clock = self.at.clock.max(stride.clock());
         (self.at.clock, self.at.records_clock) = (clock, clock);
         self.hand_over(sink)?;
-        observer.on_progress(self.at.position, run_end, &self.engine.counters());
+        let counters = self.engine.counters();
+        if let Some(throttle) = &mut self.throttle {
+            throttle.wait(self.log, counters.rows_in, || observer.should_stop());
+        }
+        observer.on_progress(self.at.position, run_end, &counters);
         observer.on_stride(&self.engine);
         self.pause(sink, observer)
     }

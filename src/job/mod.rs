@@ -22,6 +22,7 @@ mod run;
 pub mod savepoint;
 mod spans;
 mod supervise;
+mod throttle;
 mod verify;
 
 pub use crate::engine::trace::{CausedBy, Inner, Part, Traced};
@@ -40,7 +41,7 @@ pub use receipt::{ReadTopic, Receipt, WrittenStream, receipt};
 pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run, run_claimed};
 pub use spans::{Mark, Marks, Spans};
-pub use supervise::{Throttle, Watch, request_of, up};
+pub use supervise::{Watch, request_of, up};
 pub use verify::{CalledFunction, VerifyReport, VerifyRequest, verify};
 
 use crate::engine::OutputStream;

@@ -36,6 +36,8 @@ pub struct Request {
     pub accept_loss: bool,
     /// Threads of the engine; 0 and 1 are one.
     pub threads: usize,
+    /// Records a second that are read at most; `None`: as many as can be.
+    pub rate_max: Option<u64>,
     /// When checkpoints are taken.
     pub checkpoints: CheckpointOptions,
     /// Memory for state, which runs may share; `None`: half of the machine's. What is beyond it goes to disk.
@@ -185,6 +187,7 @@ fn execute(
         strict: request.strict,
         accept_loss: request.accept_loss,
         budget: request.budget.clone(),
+        rate_max: request.rate_max,
     };
     let bound = end.as_ref().map(|end| Bound { position: end.position.0, clock_us: end.clock.map(|clock| clock.0) });
     let resumed = so_far.as_ref().filter(|_| outcome == Outcome::Resumed).map(|progress| (progress, bound));

@@ -3,8 +3,8 @@
 use super::bounds::parse_point;
 use super::registry::{self, JobVersion, Registered, VersionState, version_run};
 use super::{Job, Observer, Request, run_claimed};
+use crate::engine::Engine;
 use crate::engine::functions::FunctionRegistry;
-use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Claim, Log, MetaSpace};
@@ -29,34 +29,6 @@ pub trait Watch {
     fn should_stop(&self) -> bool;
 }
 
-/// Holds a run to so many records a second.
-#[derive(Debug, Clone)]
-pub struct Throttle {
-    start_us: u64,
-    rate_max: Option<u64>,
-}
-
-impl Throttle {
-    /// From now on.
-    pub fn new(log: &Log, rate_max: Option<u64>) -> Throttle {
-        Throttle { start_us: log.env().clock.monotonic_us(), rate_max }
-    }
-
-    /// Waits until so many records are due, or nobody wants them any more.
-    pub fn wait(&self, log: &Log, rows: u64, should_stop: impl Fn() -> bool) {
-        let Some(rate) = self.rate_max.filter(|rate| *rate > 0) else { return };
-        let due_us = u128::from(rows) * 1_000_000 / u128::from(rate);
-        let clock = &log.env().clock;
-        loop {
-            let left = due_us.saturating_sub(u128::from(clock.monotonic_us() - self.start_us));
-            if left == 0 || should_stop() {
-                return;
-            }
-            clock.sleep_us(u64::try_from(left).unwrap_or(u64::MAX).min(LOOK_US));
-        }
-    }
-}
-
 /// What a version is asked to do, given what the log remembers of it.
 pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request> {
     // What a start means (`latest`, a time) was found out when it first ran.
@@ -67,6 +39,7 @@ pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request>
         bounded: version.to.is_some(),
         flush: version.to.is_some(),
         publish_from_ms: version.publish_from_ms,
+        rate_max: version.rate_max,
         ..Request::default()
     })
 }
@@ -94,15 +67,10 @@ struct Inside {
     shared: Arc<Shared>,
     /// Given up as soon as somebody wants to work with the version.
     claim: Arc<Claim>,
-    throttle: Throttle,
     end_seen: Position,
 }
 
 impl Observer for Inside {
-    fn on_progress(&mut self, _: Position, _: Option<Position>, counters: &Counters) {
-        self.throttle.wait(&self.log, counters.rows_in, || self.should_stop());
-    }
-
     fn on_idle(&mut self, _: &Engine) {
         // What was there when it last rested has been read since.
         self.shared.idle_at.store(self.end_seen.0, Ordering::Release);
@@ -131,13 +99,8 @@ fn start(
     let is_bounded = request.bounded;
     let is_live = registered.live == version.number;
     let (shared, claim) = (Arc::new(Shared::default()), Arc::new(claim));
-    let mut inside = Inside {
-        log: log.clone(),
-        shared: Arc::clone(&shared),
-        claim: Arc::clone(&claim),
-        throttle: Throttle::new(log, version.rate_max),
-        end_seen: Position(0),
-    };
+    let mut inside =
+        Inside { log: log.clone(), shared: Arc::clone(&shared), claim: Arc::clone(&claim), end_seen: Position(0) };
     let work = move || {
         if !is_live {
             // The live versions go first.
