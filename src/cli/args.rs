@@ -233,7 +233,7 @@ pub(super) struct Check {
     after_help = "Examples:\n  kappa diff job.sql - v2             the run itself, and the one made with --as v2\n  kappa diff counts counts.v2 --key a"
 )]
 pub(super) struct Diff {
-    /// A job (its file, or its name) and two versions (- is the run without --as), or two topics
+    /// A job (its file, or its name) and two versions (- is the run without --as, or the live version), or two topics
     #[arg(num_args = 2..=3, required = true, value_names = ["JOB", "A", "B"])]
     pub what: Vec<String>,
     /// Only windows that start at this time

@@ -31,11 +31,12 @@ pub(super) fn run(context: &Context, args: Diff) -> Result<Status> {
         }
         _ => return Err(Error::input("name two topics, or a job and two of its versions")),
     };
+    let watch = context.recomputing("comparing", &log)?;
     let mut is_same = true;
     for (a, b) in pairs {
         let (key, sample) = (args.key.clone(), args.sample);
         let request = DiffRequest { window_start_ms, key, sample, ..DiffRequest::new(&a, &b) };
-        let report = job::diff(&log, &request)?;
+        let report = job::diff(&log, &request, &watch)?;
         is_same &= report.is_same();
         if printer.is_json() {
             context.show_json(&as_json(&report))?;

@@ -11,7 +11,7 @@ pub(super) fn run(context: &Context, args: ReceiptArgs) -> Result<Status> {
     let printer = context.printer(&args.show);
     let log = context.open_log()?;
     let job = context.load_any(&log, &args.file, args.version)?;
-    let receipt = job::receipt(&log, &job)?;
+    let receipt = job::receipt(&log, &job, &context.recomputing("reading", &log)?)?;
     if printer.is_json() {
         context.show_json(&as_json(&receipt))?;
     } else {

@@ -2,7 +2,7 @@
 
 use super::Status;
 use super::args::{Topic as Command, TopicSettings};
-use super::context::Context;
+use super::context::{Context, check_stop};
 use super::printer::Printer;
 use super::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::log::{Log, MetaSpace, Seek, SeekTarget, Topic, TopicChange, TopicConf
 use crate::sql;
 use crate::types::Position;
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 pub(super) fn run(context: &Context, printer: &Printer, command: Command) -> Result<Status> {
@@ -200,12 +201,19 @@ fn rebuild(context: &Context, log: &Log, name: &str, columns: Option<&Path>) -> 
         let message = format!("nobody has declared columns for topic '{name}'");
         return Err(Error::input(message).with_hint("run a job that reads it, or name a SQL file with --columns"));
     }
-    let (mut bar, mut files) = (None, 0);
+    let (mut bar, mut files, mut files_all) = (None, 0, 0);
+    let stop = context.stop_flag()?;
     log.rebuild_topic(topic.id(), |progress| {
-        files = progress.files;
+        (files, files_all) = (progress.files, progress.files_all);
         bar.get_or_insert_with(|| context.progress("rebuilding", Some(progress.bytes_all), "bytes")).at(progress.bytes);
+        if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     drop(bar);
+    if files < files_all {
+        let hint =
+            format!("{files} of {files_all} history files are rebuilt; the same command goes on with the others");
+        check_stop(&stop).map_err(|e| e.with_hint(hint))?;
+    }
     context.talk(&match files {
         0 => format!("the history of topic '{name}' has its columns already"),
         1 => format!("topic '{name}': 1 history file rebuilt"),

@@ -141,6 +141,14 @@ impl Job {
     }
 }
 
+/// That nobody wants the answer any more.
+fn check_wanted(observer: &dyn Observer) -> Result<()> {
+    match observer.should_stop() {
+        true => Err(Error::new(ErrorKind::Closed, "stopped before it was done")),
+        false => Ok(()),
+    }
+}
+
 fn missing_source(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {

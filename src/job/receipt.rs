@@ -4,7 +4,7 @@
 use super::emit::{record_digest, stream_names};
 use super::record::StreamProgress;
 use super::verify::first_incomplete;
-use super::{Job, parts, recorded};
+use super::{Job, Observer, check_wanted, parts, recorded};
 use crate::codec::xxh64;
 use crate::engine::functions;
 use crate::error::{Error, ErrorKind, Result};
@@ -66,8 +66,8 @@ pub struct Receipt {
 ///
 /// # Errors
 /// `NotFound` when the job has not run, `Gone` when records that it read are gone, `Conflict` when the run recorded is that of another
-/// plan, and those of reading.
-pub fn receipt(log: &Log, job: &Job) -> Result<Receipt> {
+/// plan, `Closed` when the observer stops it, and those of reading.
+pub fn receipt(log: &Log, job: &Job, observer: &dyn Observer) -> Result<Receipt> {
     let key = job.key();
     let Some((record, Some(progress))) = recorded(log, job)? else {
         return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' with anything written"))
@@ -83,7 +83,7 @@ pub fn receipt(log: &Log, job: &Job) -> Result<Receipt> {
         let first = starts.entry(topic.id()).or_insert(Position(*start));
         *first = (*first).min(Position(*start));
     }
-    let inputs = starts.into_iter().map(|(topic, start)| read(log, topic, start, progress.position()));
+    let inputs = starts.into_iter().map(|(topic, start)| read(log, topic, start..progress.position(), observer));
     let mut inputs: Vec<ReadTopic> = inputs.collect::<Result<_>>()?;
     inputs.sort_by(|a, b| a.topic.cmp(&b.topic));
     let streams = stream_names(job).into_iter().zip(&progress.streams);
@@ -121,11 +121,17 @@ impl Receipt {
     }
 }
 
-fn read(log: &Log, topic: TopicId, start: Position, end: Position) -> Result<ReadTopic> {
+fn read(
+    log: &Log,
+    topic: TopicId,
+    Range { start, end }: Range<Position>,
+    observer: &dyn Observer,
+) -> Result<ReadTopic> {
     let name = log.topic_by_id(topic)?.name().to_owned();
     let mut all = ReadTopic { topic: name, offsets: BTreeMap::new(), records: 0, digest: 0 };
     let (mut reader, mut scratch) = (log.reader(&[topic], start), Vec::new());
     while let Some(batch) = reader.next(end)? {
+        check_wanted(observer)?;
         let Some(batch) = batch.between(start, end) else { continue };
         let mut rows = RecordColumns::default();
         for row in 0..batch.len() {

@@ -76,6 +76,7 @@ use crate::time::append_clock::AppendClock;
 use crate::types::{AppendTime, Offset, PartitionId, Position, TopicId};
 use encoder::Encoder;
 use shared::{Queue, Shared, State};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -292,10 +293,14 @@ impl Log {
     }
 
     /// Writes the history files of a topic again whose decoded columns are not those that are declared for it now; the bytes of
-    /// the values are what columns are made of and stay as they are. Can be interrupted: what was done stays done.
+    /// the values are what columns are made of and stay as they are. Can be interrupted, by `progress` as well: what was done stays done.
     ///
     /// [`ErrorKind::Damage`]: files that cannot be read as a whole were left as they are, all others were rebuilt.
-    pub fn rebuild_topic(&self, topic: TopicId, mut progress: impl FnMut(RebuildProgress)) -> Result<()> {
+    pub fn rebuild_topic(
+        &self,
+        topic: TopicId,
+        mut progress: impl FnMut(RebuildProgress) -> ControlFlow<()>,
+    ) -> Result<()> {
         history::rewrite::rebuild(&self.inner.shared, topic, &mut progress)
     }
 

@@ -81,7 +81,7 @@ fn naive(log: &Log, a: &str, b: &str) -> (u64, Counts, i64) {
 }
 
 fn diff(log: &Log, request: &DiffRequest) -> DiffReport {
-    job::diff(log, request).expect("compared")
+    job::diff(log, request, &Silent).expect("compared")
 }
 
 #[test]

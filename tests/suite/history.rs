@@ -9,7 +9,7 @@ use kappa::log::records::{Header, Partitioning, Projection, Record, RecordColumn
 use kappa::log::{AppendBatch, Log, LogOptions, TopicConfig};
 use kappa::sql;
 use kappa::types::{PartitionId, Position};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -121,7 +121,8 @@ fn law_4_history_is_journal() {
                 log.keep().expect("sealed");
                 if let Some(columns) = rebuilt {
                     job::declare(log, &other(columns), "hits").expect("declared");
-                    log.rebuild_topic(log.topic("hits").expect("the topic").id(), |_| ()).expect("rebuilt");
+                    log.rebuild_topic(log.topic("hits").expect("the topic").id(), |_| ControlFlow::Continue(()))
+                        .expect("rebuilt");
                 }
                 append(log, sim, &input, middle..all);
             });

@@ -245,6 +245,8 @@ fn a_wrong_filter_is_fixed_with_the_real_binary() {
     let seen = place.ok(&["consume", "counts", "--values"]);
     let diff = place.kappa(&["diff", "visits", "v1", "v2"]);
     assert!(diff.code == 1 && diff.stderr.contains("36 removed, 51 changed"), "{}", diff.stderr);
+    let live = place.kappa(&["diff", "visits", "-", "v2"]);
+    assert_eq!((live.code, live.stdout), (1, diff.stdout), "the live version is v1: {}", live.stderr);
     place.ok(&["explain", "visits", "--window", "2026-01-01T00:02:00"]);
     place.ok(&["receipt", "visits"]);
     let promoted = place.kappa(&["promote", "visits", "v2"]);

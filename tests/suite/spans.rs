@@ -53,7 +53,7 @@ fn spans_and_receipts_do_not_depend_on_frames_threads_or_restarts() {
         assert!(report.spans.iter().all(|span| span.state == SpanState::Equal), "{:?}", report.spans);
         let spans = digests(&report, "counts");
         assert!(spans.len() > 3, "{} spans show little", spans.len());
-        let got = (spans, job::receipt(&log, &job()).expect("a receipt"));
+        let got = (spans, job::receipt(&log, &job(), &Silent).expect("a receipt"));
         let expected = expected.get_or_insert_with(|| got.clone());
         assert_eq!(*expected, got, "frames of {cut} records, {threads} threads, {steps} steps");
     }
@@ -61,7 +61,7 @@ fn spans_and_receipts_do_not_depend_on_frames_threads_or_restarts() {
     let (_, sim) = Env::sim(21);
     let log = log_of(&sim, &input[..input.len() - 1], 64);
     job::run(&log, &job(), &bounded(1), &mut Silent).expect("the run");
-    let other = job::receipt(&log, &job()).expect("a receipt");
+    let other = job::receipt(&log, &job(), &Silent).expect("a receipt");
     assert_ne!(other.digest, expected.expect("runs").1.digest);
     assert_eq!(other.inputs[0].records, input.len() as u64 - 1);
 }
@@ -130,9 +130,30 @@ fn rows_that_the_topic_has_lost_are_proven_by_digests_and_lost_input_is_said() {
     log.trim(hits.id(), Position(100)).expect("trimmed");
     for error in [
         job::verify(&log, &job(), &VerifyRequest::default(), &mut Silent).map(drop).expect_err("input is gone"),
-        job::receipt(&log, &job()).map(drop).expect_err("input is gone"),
+        job::receipt(&log, &job(), &Silent).map(drop).expect_err("input is gone"),
     ] {
         assert_eq!(error.kind(), ErrorKind::Gone);
         assert!(error.to_string().contains("complete from position 10"), "{error}");
+    }
+}
+
+/// Does not want anything any more.
+struct Stopped;
+
+impl job::Observer for Stopped {
+    fn should_stop(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_nobody_wants_any_more_ends_without_an_answer() {
+    let (_, sim) = Env::sim(3);
+    let log = log_of(&sim, &input(3, 500), 64);
+    job::run(&log, &job(), &bounded(1), &mut Silent).expect("the run");
+    let outputs = job::version_outputs(&log, &job().name, None).expect("it ran");
+    let diff = job::DiffRequest::new(&outputs[0], &outputs[0]);
+    for ended in [job::receipt(&log, &job(), &Stopped).err(), job::diff(&log, &diff, &Stopped).err()] {
+        assert_eq!(ended.expect("stopped").kind(), ErrorKind::Closed);
     }
 }

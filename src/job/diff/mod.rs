@@ -10,7 +10,7 @@ mod side;
 pub use columns::ColumnDelta;
 pub use reason::Why;
 
-use super::registry;
+use super::{Observer, registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use columns::{Columns, Pair};
@@ -147,22 +147,23 @@ impl DiffReport {
     }
 }
 
-/// Output topics of a version of a job that has run, in the order of its file; `None`: the run without a version.
+/// Output topics of a version of a job that has run, in the order of its file; `None`: the run without a version, of a submitted job the live
+/// version.
 ///
 /// # Errors
 /// `NotFound` with the versions that there are.
 pub fn version_outputs(log: &Log, name: &str, version: Option<&str>) -> Result<Vec<String>> {
+    let live = registry::find(log, name)?.map(|registered| registry::label(registered.live));
+    let version = version.or(live.as_deref());
     let key = version.map_or_else(|| name.to_owned(), |version| format!("{name}.{version}"));
-    let registered = registry::find(log, name)?;
-    let live = registered.filter(|registered| version == Some(registry::label(registered.live).as_str()));
     let runs = super::runs(log)?;
     if let Some((_, run)) = runs.iter().find(|(other, _)| *other == key) {
         // The live version of a submitted job writes the outputs' own names.
         let ending = version.map_or_else(String::new, |version| format!(".{version}"));
         let own = run.outputs.iter().filter(|output| output.ends_with(&ending));
-        let topic = |output: &String| match &live {
-            Some(_) => output.strip_suffix(&ending).unwrap_or(output).to_owned(),
-            None => output.clone(),
+        let topic = |output: &String| match version == live.as_deref() {
+            true => output.strip_suffix(&ending).unwrap_or(output).to_owned(),
+            false => output.clone(),
         };
         return Ok(own.map(topic).collect());
     }
@@ -181,11 +182,13 @@ pub fn version_outputs(log: &Log, name: &str, version: Option<&str>) -> Result<V
 /// Compares two topics that jobs have written.
 ///
 /// # Errors
-/// `NotFound` for a topic, `Input` if a topic has no declared columns or not the one that is asked for, and those of reading.
-pub fn diff(log: &Log, request: &DiffRequest) -> Result<DiffReport> {
-    let (a, b) = (Side::new(log, &request.a, request)?, Side::new(log, &request.b, request)?);
+/// `NotFound` for a topic, `Input` if a topic has no declared columns or not the one that is asked for, `Closed` when the observer stops it, and
+/// those of reading.
+pub fn diff(log: &Log, request: &DiffRequest, observer: &dyn Observer) -> Result<DiffReport> {
+    let side = |topic: &str| Side::new(log, topic, request, observer);
+    let (a, b) = (side(&request.a)?, side(&request.b)?);
     let mut columns = Columns::new(a.columns(), b.columns())?;
-    let reasons = Reasons::new(log, &a, &b)?;
+    let reasons = Reasons::new(log, &a, &b, observer)?;
     let mut report = DiffReport {
         a: request.a.clone(),
         b: request.b.clone(),

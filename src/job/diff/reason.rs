@@ -2,7 +2,7 @@
 
 use super::side::Side;
 use crate::error::{Error, Result};
-use crate::job::{self, RunRecord, registry};
+use crate::job::{self, Observer, RunRecord, registry};
 use crate::log::Log;
 use crate::log::records::decode_headers;
 use crate::types::Position;
@@ -46,7 +46,7 @@ pub(super) struct Reasons {
 }
 
 impl Reasons {
-    pub fn new(log: &Log, a: &Side<'_>, b: &Side<'_>) -> Result<Reasons> {
+    pub fn new(log: &Log, a: &Side<'_>, b: &Side<'_>, observer: &dyn Observer) -> Result<Reasons> {
         let runs = job::runs(log)?;
         let live: Vec<(String, String)> = registry::all(log)?
             .into_iter()
@@ -74,8 +74,8 @@ impl Reasons {
         };
         let published = |run: Option<&RunRecord>| run.and_then(|run| run.publish_from_ms);
         let mut late: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
-        count_late(log, a, |end| late.entry(end).or_default().0 += 1)?;
-        count_late(log, b, |end| late.entry(end).or_default().1 += 1)?;
+        count_late(log, a, observer, |end| late.entry(end).or_default().0 += 1)?;
+        count_late(log, b, observer, |end| late.entry(end).or_default().1 += 1)?;
         late.retain(|_, (a, b)| a != b);
         Ok(Reasons {
             is_other_code: run_a.zip(run_b).is_some_and(|(a, b)| a.plan_digest != b.plan_digest),
@@ -111,10 +111,11 @@ fn first_time(log: &Log, side: &Side<'_>) -> Result<Option<i64>> {
 }
 
 /// Shows the end of each window that a late record missed.
-fn count_late(log: &Log, side: &Side<'_>, mut missed: impl FnMut(i64)) -> Result<()> {
+fn count_late(log: &Log, side: &Side<'_>, observer: &dyn Observer, mut missed: impl FnMut(i64)) -> Result<()> {
     let Ok(topic) = log.topic(&format!("{}.late", side.topic.name())) else { return Ok(()) };
     let mut reader = log.reader(&[topic.id()], Position(0));
     while let Some(batch) = reader.next(log.durable_end())? {
+        job::check_wanted(observer)?;
         for row in (0..batch.len()).filter(|row| batch.headers.is_valid(*row)) {
             let headers = decode_headers(batch.headers.value(row))
                 .map_err(|e| Error::damage("the headers of a late record").with_source(e))?;

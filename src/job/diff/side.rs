@@ -3,6 +3,7 @@
 use super::DiffRequest;
 use crate::error::{Error, Result};
 use crate::format::{self, Decoder};
+use crate::job::{Observer, check_wanted};
 use crate::log::records::{LogBatch, ValueColumns, decode_headers};
 use crate::log::{Log, MetaSpace, Topic, columns};
 use crate::types::Position;
@@ -32,6 +33,7 @@ type Identity = (Option<i64>, Option<Vec<u8>>);
 /// A topic that a job has written.
 pub(super) struct Side<'a> {
     log: &'a Log,
+    observer: &'a dyn Observer,
     pub topic: Topic,
     columns: ValueColumns,
     /// Start of the window asked for, and what reads that column.
@@ -47,7 +49,7 @@ enum Effect {
 }
 
 impl<'a> Side<'a> {
-    pub fn new(log: &'a Log, topic: &str, request: &DiffRequest) -> Result<Side<'a>> {
+    pub fn new(log: &'a Log, topic: &str, request: &DiffRequest, observer: &'a dyn Observer) -> Result<Side<'a>> {
         let topic = log.topic(topic)?;
         let declared = log.meta(MetaSpace::Schema, topic.name()).ok_or_else(|| {
             Error::input(format!("nothing is known about the columns of topic '{}'", topic.name()))
@@ -57,7 +59,7 @@ impl<'a> Side<'a> {
             Error::damage(format!("the columns of topic '{}' do not decode", topic.name())).with_source(e)
         })?;
         let window = request.window_start_ms.map(|start| Ok((start, start_decoder(&topic, &columns)?)));
-        Ok(Side { log, topic, window: window.transpose()?, columns, key: request.key.clone() })
+        Ok(Side { log, observer, topic, window: window.transpose()?, columns, key: request.key.clone() })
     }
 
     pub fn columns(&self) -> &ValueColumns {
@@ -68,6 +70,7 @@ impl<'a> Side<'a> {
         let mut reader = self.log.reader(&[self.topic.id()], Position(0));
         let end = self.log.durable_end();
         while let Some(batch) = reader.next(end)? {
+            check_wanted(self.observer)?;
             let in_window = match &self.window {
                 Some((start, decoder)) => Some(rows_with_start(decoder.as_ref(), &batch.values, *start)),
                 None => None,

@@ -14,6 +14,7 @@ use crate::log::catalog::{MetaRecord, MetaSpace};
 use crate::log::records::Projection;
 use crate::log::shared::Shared;
 use crate::types::{Position, TopicId};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Files let go in one frame at most.
@@ -125,7 +126,11 @@ fn copy_topic(
 }
 
 /// Writes every history file of a topic again whose decoded columns are not those that are declared now.
-pub(crate) fn rebuild(shared: &Shared, topic: TopicId, progress: &mut dyn FnMut(RebuildProgress)) -> Result<()> {
+pub(crate) fn rebuild(
+    shared: &Shared,
+    topic: TopicId,
+    progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
+) -> Result<()> {
     let topic = shared.topics(|topics| topics.by_id(topic))?;
     let wanted = columns_of(shared, &topic).map(|columns| fingerprint(&columns));
     let differs = |entry: &&Arc<HistoryEntry>| entry.topic(topic.id()).is_some_and(|extent| extent.columns != wanted);
@@ -136,8 +141,11 @@ pub(crate) fn rebuild(shared: &Shared, topic: TopicId, progress: &mut dyn FnMut(
     let bytes_all = to_do.iter().map(|(_, bytes)| bytes).sum();
     let mut so_far = RebuildProgress { files: 0, files_all: to_do.len() as u64, bytes: 0, bytes_all };
     let mut failed = None;
-    progress(so_far);
+    let mut is_wanted = progress(so_far).is_continue();
     for (number, bytes) in to_do {
+        if !is_wanted {
+            break;
+        }
         let mut work = shared.sealer.work();
         // Merged in the meantime: then it has the columns of now.
         let entry =
@@ -148,7 +156,7 @@ pub(crate) fn rebuild(shared: &Shared, topic: TopicId, progress: &mut dyn FnMut(
         }
         drop(work);
         (so_far.files, so_far.bytes) = (so_far.files + 1, so_far.bytes + bytes);
-        progress(so_far);
+        is_wanted = progress(so_far).is_continue();
     }
     let hint = "the other files were rebuilt; `kappa inspect --verify` shows all damage";
     failed.map_or(Ok(()), |error: Error| Err(error.with_hint(hint)))

@@ -8,11 +8,13 @@ use crate::env::sim::{Crash, Sim};
 use crate::env::thread::map_ordered;
 use crate::error::ErrorKind;
 use crate::format::{FormatSpec, JsonOptions};
+use crate::log::history::RebuildProgress;
 use crate::log::history::read::HistoryFile;
 use crate::log::records::{Projection, ValueColumns};
 use crate::log::{AppendBatch, Consumer, MetaRecord, MetaSpace, Reader, TopicConfig};
 use arrow::datatypes::{DataType, Field, Schema};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -319,14 +321,23 @@ fn a_power_cut_anywhere_in_merging_rebuilding_and_letting_go_loses_nothing() {
     let value = Some(crate::log::columns::encode(&columns));
     let record = MetaRecord { space: MetaSpace::Schema, key: topic.name().to_owned(), value };
     log.append_wait(AppendBatch::meta(vec![record])).unwrap();
-    let mut seen = Vec::new();
-    log.rebuild_topic(topic.id(), |progress| seen.push((progress.files, progress.files_all))).unwrap();
-    let all = seen[0].1;
+    let rebuild = |files_max: u64| {
+        let mut seen = Vec::new();
+        let note = |progress: RebuildProgress| {
+            seen.push((progress.files, progress.files_all));
+            if progress.files < files_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        log.rebuild_topic(topic.id(), note).unwrap();
+        seen
+    };
+    // Stopped after a file, it goes on with the others.
+    let first = rebuild(1);
+    let all = first[0].1 - 1;
+    assert_eq!(first, [(0, all + 1), (1, all + 1)]);
+    let seen = rebuild(u64::MAX);
     assert!(all > 0 && seen == (0..=all).map(|files| (files, all)).collect::<Vec<_>>(), "{seen:?}");
     assert!(before.iter().all(|name| !history_files(&history.sim).contains(name)));
-    seen.clear();
-    log.rebuild_topic(topic.id(), |progress| seen.push((progress.files, progress.files_all))).unwrap();
-    assert_eq!(seen, [(0, 0)], "nothing is left to do");
+    assert_eq!(rebuild(u64::MAX), [(0, 0)], "nothing is left to do");
     drop(log);
     // The enumeration of short histories crashes everywhere and also while opening; here the way there is long.
     let mut seen = BTreeSet::new();
