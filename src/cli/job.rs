@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::registry::{
     self, JobVersion, Registered, Submission, Submitted, VersionState, label, parse_label, version_run,
 };
-use crate::job::{parse_point, progress};
+use crate::job::{self, LiveCheck, parse_point, progress};
 use crate::log::Log;
 use crate::window::IsoMs;
 use serde_json::{Value, json};
@@ -162,6 +162,11 @@ fn show(context: &Context, log: &Log, printer: &Printer, registered: &Registered
     }
     let columns = ["version", "live", "state", "file", "plan", "from", "publishes_from", "to", "position", "rows"];
     printer.table(&columns, &rows)?;
+    for check in job::live_checks(log, registered, &context.functions)? {
+        let LiveCheck { name, severity, failures, topic } = check;
+        let how = if failures == 0 { "passes".to_owned() } else { format!("fails with {failures} rows in '{topic}'") };
+        context.talk(&format!("check {name} ({}) on what is live {how}", severity.name()));
+    }
     for switch in &registered.switches {
         let cuts: Vec<_> = switch.outputs.iter().filter_map(|output| output.cut_ms).collect();
         let cut = cuts.iter().max().map_or_else(String::new, |cut| format!(", windows that end after {}", IsoMs(*cut)));

@@ -3,6 +3,7 @@
 
 use super::Job;
 use super::drive::{Begin, Drive, DriveOptions, Observer, Sink};
+use crate::engine::plan::JobPlan;
 use crate::engine::{OutputBatch, OutputStream};
 use crate::error::Result;
 use crate::log::Log;
@@ -51,6 +52,18 @@ impl Sink for Failures {
     }
 }
 
+/// The query of a check over what the job reads and writes.
+pub(super) fn over(job: &Job, check: &CheckPlan) -> JobPlan {
+    let mut plan = check.plan.clone();
+    for source in &mut plan.sources {
+        let written = job.plan.outputs.iter().find(|output| output.topic.as_ref() == Some(&source.topic));
+        if let Some(topic) = written.and_then(|output| job.output_topic(output)) {
+            source.topic = topic;
+        }
+    }
+    plan
+}
+
 /// Runs the checks of a job's file over its sources and over the outputs of its version. `sample` rows of each are shown.
 ///
 /// # Errors
@@ -64,13 +77,7 @@ pub fn checks(
 ) -> Result<Vec<CheckResult>> {
     let end = log.durable_end();
     let run = |check: &CheckPlan| {
-        let mut plan = check.plan.clone();
-        for source in &mut plan.sources {
-            let written = job.plan.outputs.iter().find(|output| output.topic.as_ref() == Some(&source.topic));
-            if let Some(topic) = written.and_then(|output| job.output_topic(output)) {
-                source.topic = topic;
-            }
-        }
+        let plan = over(job, check);
         let starts = vec![0; plan.sources.len()];
         let name = format!("{}.{}", job.name, check.name);
         let query = Job { plan: Arc::new(plan), name, version: None };

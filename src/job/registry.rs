@@ -3,8 +3,9 @@
 //! In the catalog a job is its head (which version is live, and when that changed) under its name, and each version under
 //! `name/number`. The live version writes the outputs' own names, every other one `<output>.vN`.
 
+use super::live_checks::is_of;
 use super::run::{forget, forgotten, recorded_run, refuse_foreign_outputs};
-use super::{Job, STREAMS, checkpoint};
+use super::{Job, STREAMS, checkpoint, runs};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::JobPlan;
 use crate::error::{Error, ErrorKind, Result};
@@ -351,10 +352,13 @@ pub fn delete(
     version: Option<u32>,
     outputs: bool,
 ) -> Result<Vec<String>> {
-    let keys = match version {
-        Some(number) => vec![version_run(name, number)],
-        None => get(log, name)?.versions.iter().map(|version| version_run(name, version.number)).collect(),
+    let numbers = match version {
+        Some(number) => vec![number],
+        None => get(log, name)?.versions.iter().map(|version| version.number).collect(),
     };
+    let mut keys: Vec<String> = numbers.iter().map(|number| version_run(name, *number)).collect();
+    let checks: Vec<_> = runs(log)?.into_iter().filter(|(key, _)| is_of(key, name, &numbers)).collect();
+    keys.extend(checks.iter().map(|(key, _)| key.clone()));
     let claim = |key: &String| log.claim(key, "`kappa job delete`", || false);
     let _claims = keys.iter().map(claim).collect::<Result<Vec<_>>>()?;
     let _deciding = log.deciding();
@@ -369,7 +373,7 @@ pub fn delete(
         None => registered.versions.iter().map(|version| version.number).collect(),
     };
     let is_all = gone.len() == registered.versions.len();
-    if is_all && version.is_none() && gone.len() != keys.len() {
+    if is_all && version.is_none() && gone.len() != numbers.len() {
         return Err(Error::new(ErrorKind::Conflict, format!("job '{name}' has got another version meanwhile")));
     }
     let mut topics = Vec::new();
@@ -381,9 +385,11 @@ pub fn delete(
         if number == registered.live {
             topics.extend(job.base().all_topics());
         }
-        meta.extend(forgotten(log, &job.key()));
         meta.push(forget(version_key(name, number)));
     }
+    let of_check = |topic: &String| ["", ".late", ".rejected"].map(|ending| format!("{topic}{ending}"));
+    topics.extend(checks.iter().flat_map(|(_, run)| &run.outputs).flat_map(of_check));
+    meta.extend(keys.iter().flat_map(|key| forgotten(log, key)));
     meta.extend(is_all.then(|| forget(name.to_owned())));
     log.append_wait(AppendBatch::meta(meta))?;
     keys.iter().for_each(|key| checkpoint::remove(log, key));

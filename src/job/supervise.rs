@@ -1,19 +1,17 @@
 //! `kappa up`: every running version of every registered job on a thread of its own, through the one loop, until told to stop.
 
 use super::bounds::parse_point;
+use super::live_checks::Watched;
 use super::registry::{self, JobVersion, Registered, VersionState, version_run};
-use super::{Job, Observer, Request, run_claimed};
-use crate::engine::Engine;
+use super::runner::{Runner, reason};
+use super::{Job, Request};
 use crate::engine::functions::FunctionRegistry;
-use crate::env::thread::{self, Class};
-use crate::error::{Error, ErrorKind, Result};
+use crate::env::thread::Class;
+use crate::error::{ErrorKind, Result};
 use crate::log::{Claim, Log, MetaSpace};
 use crate::state::spill::Budget;
-use crate::types::Position;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 /// Between two looks at what should run, in microseconds.
 const LOOK_US: u64 = 50_000;
@@ -44,46 +42,12 @@ pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request>
     })
 }
 
-/// A version on its thread.
-struct Runner {
-    /// Whether it has come to its end.
-    thread: JoinHandle<Result<bool>>,
-    shared: Arc<Shared>,
+/// A version that runs.
+struct Version {
+    runner: Runner,
     is_bounded: bool,
-}
-
-/// What a thread and its owner tell each other.
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    /// Everything before this position has been processed.
-    idle_at: AtomicU64,
-    notes: Mutex<Vec<String>>,
-}
-
-/// The thread's side.
-struct Inside {
-    log: Log,
-    shared: Arc<Shared>,
-    /// Given up as soon as somebody wants to work with the version.
-    claim: Arc<Claim>,
-    end_seen: Position,
-}
-
-impl Observer for Inside {
-    fn on_idle(&mut self, _: &Engine) {
-        // What was there when it last rested has been read since.
-        self.shared.idle_at.store(self.end_seen.0, Ordering::Release);
-        self.end_seen = self.log.durable_end();
-    }
-
-    fn on_note(&mut self, note: &str) {
-        self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note.to_owned());
-    }
-
-    fn should_stop(&self) -> bool {
-        self.shared.stop.load(Ordering::Acquire) || self.claim.is_wanted()
-    }
+    /// Of the live version.
+    checks: Watched,
 }
 
 fn start(
@@ -93,33 +57,14 @@ fn start(
     registered: &Registered,
     version: &JobVersion,
     claim: Claim,
-) -> Result<Runner> {
+) -> Result<Version> {
     let job = registered.job(version.number, functions)?;
     let request = Request { budget: Some(Arc::clone(budget)), ..request_of(log, &job, version)? };
-    let is_bounded = request.bounded;
-    let is_live = registered.live == version.number;
-    let (shared, claim) = (Arc::new(Shared::default()), Arc::new(claim));
-    let mut inside =
-        Inside { log: log.clone(), shared: Arc::clone(&shared), claim: Arc::clone(&claim), end_seen: Position(0) };
-    let work = move || {
-        if !is_live {
-            // The live versions go first.
-            thread::enter(Class::Bulk);
-        }
-        let log = inside.log.clone();
-        run_claimed(&log, &job, &request, &claim, &mut inside).map(|report| report.progress.is_final)
-    };
-    let thread = thread::spawn(&format!("kappa-{}-{}", registered.name, version.label()), work)
-        .map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?;
-    Ok(Runner { thread, shared, is_bounded })
-}
-
-/// Why a run ended, in one line.
-fn reason(error: &Error) -> String {
-    match error.hint() {
-        Some(hint) => format!("{error} ({hint})"),
-        None => error.to_string(),
-    }
+    let (is_bounded, is_live) = (request.bounded, registered.live == version.number);
+    let checks = if is_live { Watched::of(registered, functions)? } else { Watched::default() };
+    // The live versions go first.
+    let class = if is_live { Class::Foreground } else { Class::Bulk };
+    Ok(Version { runner: Runner::start(log, job, request, class, claim)?, is_bounded, checks })
 }
 
 struct Supervisor<'a> {
@@ -127,7 +72,7 @@ struct Supervisor<'a> {
     functions: &'a FunctionRegistry,
     /// All of them share it.
     budget: Arc<Budget>,
-    runners: BTreeMap<(String, u32), Runner>,
+    versions: BTreeMap<(String, u32), Version>,
     /// Somebody else works with a version that should run.
     is_waiting: bool,
 }
@@ -157,22 +102,22 @@ impl Supervisor<'_> {
         for registered in registry::all(self.log)? {
             wanted.extend(running(&registered).map(|version| (registered.name.clone(), version.number)));
         }
-        for (key, runner) in &self.runners {
-            for note in runner.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                watch.on_event(&format!("{} {}: {note}", key.0, registry::label(key.1)));
-            }
+        for (key, version) in &mut self.versions {
+            let mut say = |what: &str| watch.on_event(&format!("{} {}: {what}", key.0, registry::label(key.1)));
+            version.runner.take_notes().iter().for_each(|note| say(note));
+            version.checks.look(self.log, &self.budget, &mut say);
             if !wanted.contains(key) {
-                runner.shared.stop.store(true, Ordering::Release);
+                version.runner.stop();
             }
         }
-        let ended: Vec<_> =
-            self.runners.iter().filter(|(_, runner)| runner.thread.is_finished()).map(|(key, _)| key.clone()).collect();
+        let over = self.versions.iter().filter(|(_, version)| version.runner.is_over());
+        let ended: Vec<_> = over.map(|(key, _)| key.clone()).collect();
         for key in ended {
             self.ended(&key, watch)?;
             wanted.remove(&key);
         }
         self.is_waiting = false;
-        for key in wanted.into_iter().filter(|key| !self.runners.contains_key(key)).collect::<Vec<_>>() {
+        for key in wanted.into_iter().filter(|key| !self.versions.contains_key(key)).collect::<Vec<_>>() {
             self.try_to_start(key, watch)?;
         }
         Ok(())
@@ -188,10 +133,10 @@ impl Supervisor<'_> {
         let Some(registered) = registry::find(self.log, &key.0)? else { return Ok(()) };
         let Some(version) = running(&registered).find(|version| version.number == key.1) else { return Ok(()) };
         match start(self.log, self.functions, &self.budget, &registered, version, claim) {
-            Ok(runner) => {
+            Ok(started) => {
                 let role = if registered.live == version.number { "live" } else { "beside the live version" };
                 watch.on_event(&format!("{} {}: running, {role}", key.0, version.label()));
-                self.runners.insert(key, runner);
+                self.versions.insert(key, started);
                 Ok(())
             }
             Err(e) => self.set(&key, VersionState::Failed(reason(&e)), watch),
@@ -200,21 +145,22 @@ impl Supervisor<'_> {
 
     /// Takes note of a thread that has ended.
     fn ended(&mut self, key: &(String, u32), watch: &mut dyn Watch) -> Result<()> {
-        let Some(runner) = self.runners.remove(key) else { return Ok(()) };
-        match runner.thread.join() {
-            Ok(Ok(true)) if runner.is_bounded => self.set(key, VersionState::Complete, watch),
-            Ok(Ok(_)) => {
+        let Some(version) = self.versions.remove(key) else { return Ok(()) };
+        version.checks.end();
+        match version.runner.join() {
+            Ok(true) if version.is_bounded => self.set(key, VersionState::Complete, watch),
+            Ok(_) => {
                 watch.on_event(&format!("{} {}: at rest", key.0, registry::label(key.1)));
                 Ok(())
             }
-            Ok(Err(e)) => self.set(key, VersionState::Failed(reason(&e)), watch),
-            Err(_) => self.set(key, VersionState::Failed("it panicked: this is a bug".to_owned()), watch),
+            Err(why) => self.set(key, VersionState::Failed(why), watch),
         }
     }
 
     fn is_idle(&self) -> bool {
-        let end = self.log.durable_end().0;
-        !self.is_waiting && self.runners.values().all(|runner| runner.shared.idle_at.load(Ordering::Acquire) >= end)
+        let end = self.log.durable_end();
+        let has_read = |version: &Version| version.runner.has_read(end) && version.checks.has_read(end);
+        !self.is_waiting && self.versions.values().all(has_read)
     }
 }
 
@@ -232,7 +178,7 @@ pub fn up(
     stop_when_idle: bool,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let mut supervisor = Supervisor { log, functions, budget, runners: BTreeMap::new(), is_waiting: false };
+    let mut supervisor = Supervisor { log, functions, budget, versions: BTreeMap::new(), is_waiting: false };
     let mut idle_looks = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && !watch.should_stop() {
@@ -243,8 +189,8 @@ pub fn up(
         }
         log.env().clock.sleep_us(LOOK_US);
     }
-    supervisor.runners.values().for_each(|runner| runner.shared.stop.store(true, Ordering::Release));
-    let keys: Vec<_> = supervisor.runners.keys().cloned().collect();
+    supervisor.versions.values().for_each(|version| version.runner.stop());
+    let keys: Vec<_> = supervisor.versions.keys().cloned().collect();
     for key in keys {
         let ended = supervisor.ended(&key, watch);
         outcome = outcome.and(ended);

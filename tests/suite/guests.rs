@@ -237,3 +237,49 @@ fn files_run_and_savepoints_are_taken_beside_up() {
     let ended = up.interrupt();
     assert!(ended.code == 0 && !ended.stderr.contains("failed"), "{}", ended.stderr);
 }
+
+#[test]
+fn checks_run_along_with_what_is_live() {
+    let place = Place::new();
+    let block = "CREATE CHECK some AS SELECT window_start, k FROM counts WHERE n < 2;";
+    let text = SQL.replace("n > 100", "k = 'k0'");
+    place.write("visits.sql", &format!("{text}\n{block}"));
+    // The fixed version counts every click, so it finds less fault with itself.
+    let fixed = text.replace("WHERE n < 3", "");
+    place.write("fixed.sql", &format!("{fixed}\n{}", block.replace("n < 2", "n < 1")));
+    produce(&place, 0, 200);
+    place.ok(&["job", "submit", "visits.sql"]);
+    let up = place.start(&["up"]);
+    eventually("up listens", || place.path("data/SOCKET").exists());
+    let failing = |version: &str, most: u32| {
+        let rows = place.ok(&["consume", "counts", "--values"]);
+        let of = |version: &str| place.kappa(&["consume", &format!("visits.checks.some.{version}"), "--values"]).stdout;
+        rows.lines().filter(|row| parts(row).2 < most).count() == of(version).lines().count()
+    };
+    eventually("the check has seen it all", || rows(&place, "counts") > 80 && failing("v1", 2));
+    let shown = place.kappa(&["job", "show", "visits"]).stderr;
+    let some = rows(&place, "visits.checks.some.v1");
+    assert!(
+        some > 10 && shown.contains(&format!("check some (block) on what is live fails with {some} rows")),
+        "{shown}"
+    );
+    assert!(shown.contains("check few (warn) on what is live fails with"), "{shown}");
+    place.ok(&["job", "submit", "fixed.sql", "--name", "visits"]);
+    says(&place, &["promote", "visits", "v2"], "v2 is live");
+    produce(&place, 200, 300);
+    eventually("the check of v2 runs", || {
+        place.kappa(&["job", "show", "visits"]).stderr.contains("some (block) on what is live passes")
+    });
+    assert_eq!(rows(&place, "visits.checks.some.v1"), some, "v1 is live no longer");
+    says(&place, &["promote", "visits", "--rollback"], "v1 is live");
+    produce(&place, 300, 360);
+    // What it has to do with is what v1 has written since.
+    eventually("the check of v1 has begun again", || {
+        let rows = rows(&place, "visits.checks.some.v1");
+        rows > 0 && rows < some
+    });
+    says(&place, &["job", "delete", "visits", "--outputs"], "topic 'visits.checks.some.v1' deleted");
+    let ended = up.interrupt();
+    assert!(ended.code == 0 && ended.stderr.contains("visits v1: check some (block) fails"), "{}", ended.stderr);
+    assert!(!place.ok(&["topic", "list"]).contains("checks"));
+}
