@@ -449,7 +449,8 @@ mod tests {
         let codec = KeyCodec::new(vec![DataType::Int64]).expect("a key type");
         let mut dictionary = Dictionary::new(&codec);
         // Few places for many words, 0 and 1 among them, whose places tell what is nothing.
-        let words: Vec<i64> = (0..100_000).filter(|word| recent_place(*word as u64) % 1365 == 0 || *word < 2).collect();
+        let words: Vec<i64> =
+            (0..100_000).filter(|word| recent_place(*word as u64).is_multiple_of(1365) || *word < 2).collect();
         let mut held: Vec<(i64, u32)> = Vec::new();
         for step in 0..20_000 {
             let word = words[step * 7919 % words.len()];
