@@ -8,8 +8,10 @@
 //! | `pipeline-N/clock` | when changed windows are shown next |
 //! | `pipeline-N/step-M/..` | the M-th stateful step of the N-th pipeline |
 
+use super::lane::Lane;
 use super::{Counters, Engine, EngineOptions, plan::JobPlan};
 use crate::error::{Error, Result};
+use crate::state::saving::{Relay, Step};
 use crate::state::section::{Section, column};
 use crate::time::watermark::{Activity, BEFORE_ALL, Partition, SourceWatermark};
 use crate::types::AppendTime;
@@ -87,9 +89,10 @@ pub(super) fn restored_watermark(fresh: &SourceWatermark, rows: &RecordBatch) ->
 }
 
 impl Engine {
-    /// The state, to go on from later. Takes no longer than a copy of what is small: the tables are made when they are asked for, from
-    /// what is shared until the engine changes it. All output must have been [drained](Self::drain), and the input must not have ended.
-    pub fn save(&self) -> Result<EngineState> {
+    /// The state as it is now, to go on from later. The rows of what is large come through the relay while the engine goes on, before they
+    /// change or by [`save_next`](Self::save_next): nothing is copied here. All output must have been [drained](Self::drain), and the
+    /// input must not have ended. What was being saved before will not be whole.
+    pub fn save(&mut self) -> Result<(EngineState, Arc<Relay>)> {
         self.check_open()?;
         let (pushed, drained) = self.outputs.pushed();
         if !drained {
@@ -100,14 +103,24 @@ impl Engine {
         columns.extend(self.counters.named().map(|(name, count)| (name, numbers([count].into_iter()))));
         let outputs = vec![("main", counts(0)), ("late", counts(1)), ("rejected", counts(2))];
         let mut sections = vec![Section::table(ENGINE, columns)?, Section::table(OUTPUTS, outputs)?];
-        for (source, lane) in self.lanes.iter().enumerate() {
+        let relay = Arc::new(Relay::default());
+        for source in 0..self.lanes.len() {
+            let indexes: Vec<usize> = self.pipelines_of(source).collect();
+            let lane = &mut self.lanes[source];
             sections.push(lane.save(&source_section(source))?);
-            for (pipeline, index) in lane.pipelines().iter().zip(self.pipelines_of(source)) {
+            for (pipeline, index) in lane.pipelines_mut().iter_mut().zip(indexes) {
                 let prefix = format!("pipeline-{index}");
-                sections.extend(pipeline.save()?.into_iter().map(|section| section.below(&prefix)));
+                sections.extend(pipeline.save(&relay)?.into_iter().map(|section| section.below(&prefix)));
             }
         }
-        Ok(EngineState { sections })
+        Ok((EngineState { sections }, relay))
+    }
+
+    /// Gives the next rows of a state that is being saved, if fewer than `ahead` pieces wait to be written.
+    pub fn save_next(&mut self, ahead: usize) -> Step {
+        let operators = self.lanes.iter_mut().flat_map(Lane::operators_mut);
+        let mut steps = operators.map(|operator| operator.save_next(ahead));
+        steps.find(|step| *step != Step::Over).unwrap_or(Step::Over)
     }
 
     /// An engine that goes on from a state of the same plan: what it gives out is what the one that was saved gives out, byte by byte.

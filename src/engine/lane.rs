@@ -159,11 +159,6 @@ impl Lane {
     }
 
     /// Its pipelines, in the order of the plan.
-    pub fn pipelines(&self) -> &[Pipeline] {
-        &self.pipelines
-    }
-
-    /// The same, to be loaded.
     pub fn pipelines_mut(&mut self) -> &mut [Pipeline] {
         &mut self.pipelines
     }

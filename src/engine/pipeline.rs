@@ -15,6 +15,7 @@ use super::sink::Sink;
 use super::stage::{Origins, Prepared, Stage, in_order, prepare, run};
 use super::trace::{Asked, Handed, Lineage, Trace, Tracing};
 use crate::error::Result;
+use crate::state::saving::Relay;
 use crate::state::section::{Section, column};
 use crate::types::{AppendTime, US_PER_MS};
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
@@ -376,12 +377,12 @@ impl Pipeline {
     }
 
     /// Its state.
-    pub fn save(&self) -> Result<Vec<Section>> {
+    pub fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
         let tick = TimestampMicrosecondArray::from(vec![self.tick_at.map(|at| at.0)]);
         let mut sections = vec![Section::table(CLOCK, vec![("next_tick", Arc::new(tick) as ArrayRef)])?];
-        for (number, stage) in self.stages.iter().enumerate() {
+        for (number, stage) in self.stages.iter_mut().enumerate() {
             let prefix = format!("step-{number}");
-            sections.extend(stage.save()?.into_iter().map(|section| section.below(&prefix)));
+            sections.extend(stage.save(relay)?.into_iter().map(|section| section.below(&prefix)));
         }
         Ok(sections)
     }

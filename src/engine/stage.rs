@@ -15,6 +15,7 @@ use super::trace::{self, Lineage};
 use crate::error::{Error, Result};
 use crate::state::accumulator::build;
 use crate::state::keys::KeyCodec;
+use crate::state::saving::Relay;
 use crate::state::section::{Section, check_schema, column};
 use crate::state::slice::Arguments;
 use crate::time::watermark::BEFORE_ALL;
@@ -221,10 +222,10 @@ impl Stage {
     }
 
     /// Its state.
-    pub fn save(&self) -> Result<Vec<Section>> {
+    pub fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
         let arrived = Arc::new(UInt64Array::from(vec![self.arrived])) as ArrayRef;
         let mut sections = vec![Section::table(STAGE, vec![("arrived", arrived)])?];
-        sections.extend(self.operator.save()?);
+        sections.extend(self.operator.save(relay)?);
         Ok(sections)
     }
 

@@ -24,6 +24,9 @@ const STRIDES_AHEAD: usize = 3;
 /// Longest rest of a live run in microseconds: how late it may notice that it was asked to stop.
 const REST_US_MAX: u64 = 50_000;
 
+/// The same while the sink has more to do.
+const REST_US_BUSY: u64 = 1_000;
+
 /// Told how a run gets on, and asked whether it should stop.
 pub trait Observer {
     /// After every stride: the next position to be read, the run's end if it has one, and the engine's counters.
@@ -53,8 +56,12 @@ pub(super) trait Sink {
         false
     }
     /// Between two strides, when all rows were taken: the engine is at `at`. Gives what the user should know.
-    fn between(&mut self, _engine: &Engine, _at: &At) -> Result<Vec<String>> {
+    fn between(&mut self, _engine: &mut Engine, _at: &At) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+    /// Whether it has more to do between two strides and does not want to wait long for it.
+    fn has_more(&self) -> bool {
+        false
     }
 }
 
@@ -265,6 +272,11 @@ impl<'a> Drive<'a> {
         &self.work.engine
     }
 
+    /// The same, to be saved.
+    pub(super) fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.work.engine
+    }
+
     /// What a traced engine has noted.
     pub(super) fn take_trace(&mut self) -> Tracing {
         self.work.engine.take_trace()
@@ -378,11 +390,12 @@ impl<'a> Drive<'a> {
             self.advance(reading.append_time, sink)?;
             self.work.pause(sink, observer)?;
             observer.on_idle(&self.work.engine);
+            let rest_max = if sink.has_more() { REST_US_BUSY } else { REST_US_MAX };
             let rest = match self.work.engine.next_due() {
                 Some(due) => {
-                    u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, REST_US_MAX)
+                    u64::try_from(due.0.saturating_sub(reading.append_time.0)).unwrap_or(0).clamp(1_000, rest_max)
                 }
-                None => REST_US_MAX,
+                None => rest_max,
             };
             self.work.log.wait_beyond(reading.position, rest);
         }
@@ -421,8 +434,8 @@ impl Work<'_> {
         self.pause(sink, observer)
     }
 
-    fn pause(&self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
-        sink.between(&self.engine, &self.at)?.iter().for_each(|note| observer.on_note(note));
+    fn pause(&mut self, sink: &mut impl Sink, observer: &mut dyn Observer) -> Result<()> {
+        sink.between(&mut self.engine, &self.at)?.iter().for_each(|note| observer.on_note(note));
         Ok(())
     }
 

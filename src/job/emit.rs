@@ -113,6 +113,8 @@ pub(super) struct Emitter<'a> {
     progress: Progress,
     replayed: Vec<Replayed>,
     in_flight: VecDeque<PendingAck>,
+    /// How many of them there are up to the last one with records of checkpoints.
+    recording: usize,
     scratch: Vec<u8>,
     frame: BTreeMap<TopicId, RecordColumns>,
     frame_bytes: usize,
@@ -148,6 +150,7 @@ impl<'a> Emitter<'a> {
             progress,
             replayed,
             in_flight: VecDeque::new(),
+            recording: 0,
             scratch: Vec::new(),
             frame: BTreeMap::new(),
             frame_bytes: 0,
@@ -244,6 +247,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn wait_oldest(&mut self) -> Result<()> {
+        self.recording = self.recording.saturating_sub(1);
         match self.in_flight.pop_front() {
             Some(pending) => pending.wait().map(drop).map_err(|e| e.context("writing output")),
             None => Ok(()),
@@ -258,19 +262,29 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// Puts what is new of checkpoints into a frame behind all output so far, and waits for it: files are removed only when
-    /// nothing that a crash could leave names them.
+    /// Whether nothing that a crash could leave names a checkpoint that the last one has made superfluous.
+    fn is_recorded(&mut self) -> Result<bool> {
+        while self.recording > 0 && self.in_flight.front().is_some_and(PendingAck::is_done) {
+            self.wait_oldest()?;
+        }
+        Ok(self.recording == 0)
+    }
+
+    /// Puts what is new of checkpoints into a frame behind all output so far. The job waits for it only where a test has to know when.
     fn record(&mut self, news: News) -> Result<Vec<String>> {
         if !news.meta.is_empty() {
             self.meta.extend(news.meta);
             self.send()?;
-            self.settle()?;
+            self.recording = self.in_flight.len();
+            if !self.checkpoints.in_background() {
+                self.settle()?;
+            }
         }
         Ok(news.notes)
     }
 
     /// A checkpoint at the end of a run that may go on.
-    pub(super) fn hold(&mut self, engine: &Engine, at: &At) -> Result<Vec<String>> {
+    pub(super) fn hold(&mut self, engine: &mut Engine, at: &At) -> Result<Vec<String>> {
         let emitted = emitted(&self.replayed, &self.progress.streams);
         let news = self.checkpoints.finish(engine, at, emitted)?;
         self.record(news)
@@ -300,10 +314,15 @@ impl<'a> Emitter<'a> {
 }
 
 impl Sink for Emitter<'_> {
-    fn between(&mut self, engine: &Engine, at: &At) -> Result<Vec<String>> {
+    fn between(&mut self, engine: &mut Engine, at: &At) -> Result<Vec<String>> {
+        let is_recorded = self.is_recorded()?;
         let (replayed, now) = (&self.replayed, &self.progress.streams);
-        let news = self.checkpoints.step(engine, at, || emitted(replayed, now))?;
+        let news = self.checkpoints.step(engine, at, is_recorded, || emitted(replayed, now))?;
         self.record(news)
+    }
+
+    fn has_more(&self) -> bool {
+        self.checkpoints.is_writing()
     }
 
     fn take(&mut self, batches: Vec<OutputBatch>, position: Position, clock: AppendTime) -> Result<()> {

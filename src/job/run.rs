@@ -231,7 +231,8 @@ fn finish(
             Ok(())
         }
         end => {
-            emitter.hold(drive.engine(), &drive.at())?.iter().for_each(|note| observer.on_note(note));
+            let at = drive.at();
+            emitter.hold(drive.engine_mut(), &at)?.iter().for_each(|note| observer.on_note(note));
             match end {
                 Some(end) => emitter.complete(end.position, drive.at().clock),
                 None => emitter.settle(),

@@ -106,6 +106,11 @@ impl PendingAck {
         }
     }
 
+    /// Whether [`wait`](Self::wait) would not have to.
+    pub fn is_done(&self) -> bool {
+        !matches!(self.group.ending().outcome, Outcome::Waiting)
+    }
+
     /// Waits until the batch is acknowledged.
     ///
     /// [`ErrorKind::Unknown`]: a write or sync failed after it was issued, the batch may or may not be in the log, until the log

@@ -392,10 +392,9 @@ pub fn rewrite(
 pub type TakeNumbers<'a> = dyn FnMut(&Dictionary, &[(u32, u32)]) -> Result<()> + 'a;
 
 /// A number for each of many keys, those that were asked for last in memory and the others on disk.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Numbers {
-    /// Shared with who saves them, until they change.
-    known: Arc<HashMap<u32, u32>>,
+    known: HashMap<u32, u32>,
     /// Oldest first. A later number of a key replaces an earlier one, and what is in memory all of them.
     runs: Vec<Run>,
 }
@@ -406,7 +405,7 @@ impl Numbers {
         let hashes = ids.iter().filter(|id| !self.known.contains_key(*id)).map(|id| keys.hash(*id));
         let range = hashes.clone().min().zip(hashes.max()).filter(|_| !self.runs.is_empty());
         let mut spilled = range.map(|(first, last)| self.spilled(tables, &(first..=last))).transpose()?;
-        let known = Arc::make_mut(&mut self.known);
+        let known = &mut self.known;
         let mut before = Vec::with_capacity(ids.len());
         for id in ids {
             let next = known.entry(*id).or_insert_with(|| {
@@ -423,7 +422,7 @@ impl Numbers {
     /// Takes the number of a key that has none; false if it has.
     pub fn put(&mut self, keys: &mut Dictionary, id: u32, number: u32) -> bool {
         keys.hold(id);
-        Arc::make_mut(&mut self.known).insert(id, number).is_none()
+        self.known.insert(id, number).is_none()
     }
 
     /// What is on disk for keys with hashes in a range.
@@ -462,6 +461,27 @@ impl Numbers {
         Ok(())
     }
 
+    /// Those on disk alone.
+    #[must_use]
+    pub fn on_disk(&self) -> Numbers {
+        Numbers { known: HashMap::new(), runs: self.runs.clone() }
+    }
+
+    /// The keys of those in memory.
+    pub fn known(&self) -> impl Iterator<Item = u32> {
+        self.known.keys().copied()
+    }
+
+    /// The number of a key that is in memory.
+    pub fn of(&self, id: u32) -> Option<u32> {
+        self.known.get(&id).copied()
+    }
+
+    /// Whether all are in memory.
+    pub fn is_in_memory(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Whether numbers are in memory.
     pub fn has_known(&self) -> bool {
         !self.known.is_empty()
@@ -478,7 +498,7 @@ impl Numbers {
         }
         self.runs.push(to.end_run());
         self.release(keys);
-        self.known = Arc::default();
+        self.known = HashMap::new();
         Ok(())
     }
 

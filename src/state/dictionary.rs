@@ -21,8 +21,8 @@ const RECENT: usize = 1 << RECENT_BITS;
 /// Bytes of keys that are gone which are always tolerated.
 const SPARE_BYTES: usize = 64 * 1024;
 
-/// Numbers keys.
-#[derive(Debug, Clone)]
+/// Numbers keys. There may be very many: it cannot be copied.
+#[derive(Debug)]
 pub struct Dictionary {
     /// Bytes of a key's value, if keys are words: then a word is its own tag.
     word_width: Option<usize>,

@@ -6,6 +6,7 @@ pub mod dictionary;
 pub mod ipc;
 pub mod keys;
 pub mod parked;
+pub mod saving;
 pub mod section;
 pub mod slice;
 pub mod spill;

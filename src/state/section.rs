@@ -1,8 +1,8 @@
 //! State as tables. An operator's state is a list of named sections; each is a table that a person can read: key columns by their names,
 //! windows, and the columns of the accumulators. One form for checkpoints, spilled windows and savepoints.
 //!
-//! A section is made when somebody asks for its rows, from copies that are shared until their owner changes them: whoever saves
-//! does not keep the owner waiting.
+//! A section is made when somebody asks for its rows; those of a state that goes on come [as they are given](super::saving): whoever
+//! saves does not keep the owner waiting.
 
 use super::accumulator::{AggregateSpec, build};
 use super::keys::{KeyCodec, KeyRows};
@@ -58,6 +58,12 @@ impl Section {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let batch = batch(&schema, columns.into_iter().map(|(_, column)| column).collect())?;
         Ok(Section::of(name, schema, vec![batch]))
+    }
+
+    /// The same for somebody who has its rows: they are not made.
+    #[must_use]
+    pub fn without_rows(self) -> Section {
+        Section { version: self.version, ..Section::of(self.name, self.schema, Vec::new()) }
     }
 
     /// The same below another name.

@@ -40,7 +40,6 @@ const NONE: u32 = u32::MAX;
 const ALWAYS_DENSE: usize = 1024;
 
 /// From key to slot: an array where many of the dictionary's keys are in the slice, else a table.
-#[derive(Clone)]
 enum Slots {
     Dense(Vec<u32>),
     Sparse(HashTable<u32>),
@@ -52,8 +51,7 @@ fn spread(id: u32) -> u64 {
     (u64::from(id) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_right(17)
 }
 
-/// Keys and accumulators of a slice.
-#[derive(Clone)]
+/// Keys and accumulators of a slice. There may be very many: it cannot be copied.
 pub struct Slice {
     slots: Slots,
     /// Key of each slot.

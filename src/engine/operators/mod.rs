@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::state::accumulator::AggregateSpec;
 use crate::state::cold::ColdTables;
 use crate::state::keys::{KeyCodec, KeyRows};
+use crate::state::saving::{Relay, Step};
 use crate::state::section::{Keyed, Section};
 use crate::state::slice::Arguments;
 use crate::state::spill::Spill;
@@ -208,8 +209,11 @@ pub(super) trait WindowOperator: Send + Sync {
     fn spill(&mut self, _spill: &Arc<Spill>, _bytes: usize, _least: usize) -> Result<()> {
         Ok(())
     }
-    /// Its state. What it holds for a key stands in a table that begins with the key's columns.
-    fn save(&self) -> Result<Vec<Section>>;
+    /// Its state as it is now. What it holds for a key stands in a table that begins with the key's columns; its rows come through `relay`
+    /// before they change, or by [`save_next`](Self::save_next).
+    fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>>;
+    /// Gives the next rows of what is being saved, if fewer than `ahead` pieces wait to be written.
+    fn save_next(&mut self, ahead: usize) -> Step;
     /// Takes some rows of one of its sections. An operator that has loaded all of them, in whatever order and parts, goes on as the one
     /// that saved them; one that has loaded those of some keys, as if there had been no others.
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()>;

@@ -6,7 +6,8 @@ use crate::state::accumulator::Accumulator;
 use crate::state::dictionary::Dictionary;
 use crate::state::keys::KeyRows;
 use crate::state::parked::{Parked, Parking, coldest};
-use crate::state::section::{Keyed, PIECE_ROWS};
+use crate::state::saving::{Due, Relay, Saving, Step};
+use crate::state::section::{Keyed, PIECE_ROWS, Section};
 use crate::state::spill::Spill;
 use arrow::array::RecordBatch;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) trait Parks: Sized {
 
     /// All that is in memory, key by key.
     fn all(&self) -> impl Iterator<Item = (u32, Self::Kept)>;
+    /// The same of one key.
+    fn of_key(&self, key: u32) -> impl Iterator<Item = (u32, Self::Kept)>;
     /// Whether something of a key is in memory.
     fn has(&self, key: u32) -> bool;
     /// Bytes held for what is in memory, roughly.
@@ -47,12 +50,37 @@ pub(super) trait Parks: Sized {
     fn keys_mut(&mut self) -> &mut Dictionary;
     /// Makes room for keys below `bound`.
     fn make_room(&mut self, bound: usize);
+    /// Keys that are to be saved yet.
+    fn saving_mut(&mut self) -> &mut Option<Saving>;
     /// Keys on disk.
     fn parked(&self) -> &Parked;
     /// Keys on disk.
     fn parked_mut(&mut self) -> &mut Parked;
 
-    /// The keys of rows, held, with all that is kept for them in memory: numbers stay what they are until they are let go.
+    /// All that is kept, saved from now on.
+    fn section(&mut self, name: &str, relay: &Arc<Relay>) -> Section {
+        let (table, keys, _) = self.parts();
+        let (schema, bound, parked) = (Arc::clone(table.schema()), keys.bound(), self.parked().clone());
+        let (saving, pieces) = Saving::of(relay, bound, (0u32..).take(bound).filter(|key| self.has(*key)));
+        *self.saving_mut() = Some(saving);
+        Section::lazy(name, schema, None, move |take| {
+            parked.each(take)?;
+            pieces.each(take)
+        })
+    }
+
+    /// Gives what is to be saved of keys that are due.
+    fn give(&mut self, due: Due<'_>) -> Step {
+        let mut saving = self.saving_mut().take();
+        let step = Saving::give(&mut saving, due, |keys| {
+            let kept: Vec<(u32, Self::Kept)> = keys.iter().flat_map(|key| self.of_key(*key)).collect();
+            Self::rows_of(self.parts(), kept.iter())
+        });
+        *self.saving_mut() = saving;
+        step
+    }
+
+    /// The keys of rows, held, with all that is kept for them in memory: it may change, and numbers stay what they are until they are let go.
     fn hold(&mut self, keys: &KeyRows, picked: &[u32]) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(picked.len());
         let dictionary = self.keys_mut();
@@ -66,6 +94,7 @@ pub(super) trait Parks: Sized {
             let back = self.parked_mut().take_keys(hashes)?;
             back.iter().try_for_each(|rows| self.take_rows(rows))?;
         }
+        self.give(Due::Changes(&ids));
         Ok(ids)
     }
 
@@ -103,12 +132,13 @@ pub(super) trait Parks: Sized {
             let stays = of_key.iter().any(|(_, kept)| Self::stays(kept));
             candidates.extend(newest.filter(|_| !stays).map(|end| (end, of_key[0].0)));
         }
-        let (table, keys, accumulators) = self.parts();
-        let bytes_of_key = self.bytes_in_memory() as f64 / keys.len().max(1) as f64;
+        let bytes_of_key = self.bytes_in_memory() as f64 / self.parts().1.len().max(1) as f64;
         let cold = coldest(candidates, bytes_of_key, bytes, least);
         if cold.is_empty() {
             return Ok(());
         }
+        self.give(Due::Rest);
+        let (table, keys, accumulators) = self.parts();
         let (mut parking, mut rest) = (Vec::new(), Vec::new());
         for of_key in all.chunk_by(|(a, _), (b, _)| a == b) {
             let key = of_key[0].0;

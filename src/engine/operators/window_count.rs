@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
 use crate::state::parked::Parked;
+use crate::state::saving::{Due, Relay, Saving, Step};
 use crate::state::section::{Keyed, Section};
 use crate::state::spill::Spill;
 use crate::types::{AppendTime, US_PER_MS};
@@ -38,7 +39,7 @@ pub(super) struct Open {
 }
 
 /// When the time of a window is over: a watermark in ms, or an append time in us; the window's number and key.
-type Due = Reverse<(i64, u64, u32)>;
+type Alarm = Reverse<(i64, u64, u32)>;
 
 /// A window that has closed: key, window, why, cause and the watermark before it.
 type Done = (u32, Open, Reason, (Cause, i64));
@@ -49,15 +50,16 @@ pub(in crate::engine) struct CountWindows {
     timeout_ms: Option<i64>,
     domain: TimeDomain,
     spec: WindowSpec,
-    keys: Arc<Dictionary>,
+    keys: Dictionary,
     /// By key.
     open: Vec<Option<Open>>,
-    /// Shared with who saves them, as keys are, until they change.
-    accumulators: Arc<Vec<Box<dyn Accumulator>>>,
+    accumulators: Vec<Box<dyn Accumulator>>,
     table: Arc<Keyed>,
+    /// By key.
+    saving: Option<Saving>,
     slots: u32,
     free: Vec<u32>,
-    due: BinaryHeap<Due>,
+    due: BinaryHeap<Alarm>,
     numbered: u64,
     done: Vec<Done>,
     /// Keys that are on disk, by when their time is over, or by the end of their window.
@@ -68,18 +70,19 @@ pub(in crate::engine) struct CountWindows {
 
 impl CountWindows {
     pub fn new(size: u64, timeout_ms: Option<i64>, domain: TimeDomain, spec: WindowSpec) -> Result<CountWindows> {
-        let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
         let table = Arc::new(spec.table(&saved::columns())?);
         Ok(CountWindows {
             size,
             timeout_ms,
             domain,
-            keys: Arc::new(Dictionary::new(&spec.codec)),
+            keys: Dictionary::new(&spec.codec),
             parked: Parked::new(table.schema()),
             table,
             spec,
             open: Vec::new(),
-            accumulators: Arc::new(accumulators),
+            accumulators,
+            saving: None,
             slots: 0,
             free: Vec::new(),
             due: BinaryHeap::new(),
@@ -106,7 +109,7 @@ impl CountWindows {
             self.slots - 1
         });
         self.numbered += 1;
-        Arc::make_mut(&mut self.keys).hold(key);
+        self.keys.hold(key);
         self.due.extend(due.map(|due| Reverse((due, self.numbered, key))));
         (slot, self.numbered)
     }
@@ -115,10 +118,18 @@ impl CountWindows {
     fn over(&mut self, now: i64, by: &dyn Fn(i64) -> (Cause, i64)) -> Result<()> {
         // They may all come out for one reason, sorted by more than their time.
         while self.timeout_ms.is_some() && self.fetch_due(now)? < now {}
-        while let Some(Reverse((due, number, key))) = self.due.peek().copied()
-            && due <= now
+        let mut over = Vec::new();
+        while let Some(Reverse(first)) = self.due.peek().copied()
+            && first.0 <= now
         {
             self.due.pop();
+            over.push(first);
+        }
+        if self.saving.is_some() {
+            let keys: Vec<u32> = over.iter().map(|(.., key)| *key).collect();
+            self.give(Due::Changes(&keys));
+        }
+        for (due, number, key) in over {
             if let Some(open) = self.open[key as usize].take_if(|open| open.number == number) {
                 // The first record may have come when the time that begins with it was over already.
                 let by = by(due);
@@ -157,17 +168,16 @@ impl CountWindows {
         done.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| keys.compare(a.0, b.0)));
         let slots: Vec<u32> = done.iter().map(|(_, open, ..)| open.slot).collect();
         let mut columns = self.spec.codec.decode(done.iter().map(|(key, ..)| keys.key(*key)))?;
-        for accumulator in self.accumulators.iter() {
+        for accumulator in &self.accumulators {
             columns.push(accumulator.results(&slots)?);
         }
         let row = |(_, open, reason, by): &Done| (open.window, *by, Firing { reason: Some(*reason), ..Firing::ONLY });
         fired.rows(done.iter().map(row), columns);
         fired.closed += done.len() as u64;
-        let (accumulators, keys) = (Arc::make_mut(&mut self.accumulators), Arc::make_mut(&mut self.keys));
         for (key, open, ..) in done {
-            accumulators.iter_mut().for_each(|accumulator| accumulator.reset(open.slot));
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.reset(open.slot));
             self.free.push(open.slot);
-            keys.release(key);
+            self.keys.release(key);
         }
         self.skip_closed();
         Ok(())
@@ -203,11 +213,10 @@ impl WindowOperator for CountWindows {
                 self.done.push((*key, open, Reason::Count, (cause, rows.before[row])));
             }
         }
-        let accumulators = Arc::make_mut(&mut self.accumulators);
-        for accumulator in accumulators.iter_mut() {
+        for accumulator in &mut self.accumulators {
             accumulator.grow(self.slots as usize);
         }
-        rows.arguments.update(accumulators, &slots, picked);
+        rows.arguments.update(&mut self.accumulators, &slots, picked);
         self.emit(fired)?;
         self.let_go(&keys);
         Ok(())
@@ -238,6 +247,7 @@ impl WindowOperator for CountWindows {
             self.parked.sort_by(self.spec.key_fields.len() + saved::WINDOW_END)?;
         }
         self.is_ending = true;
+        self.give(Due::Rest);
         let end = self.fetch_due(i64::MAX)?;
         for (key, open) in (0u32..).zip(&mut self.open) {
             if let Some(open) = open.take_if(|open| open.window.end <= end) {
@@ -264,8 +274,12 @@ impl WindowOperator for CountWindows {
         self.park(spill, bytes, least)
     }
 
-    fn save(&self) -> Result<Vec<Section>> {
-        Ok(vec![self.section()])
+    fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
+        Ok(vec![self.section(saved::OPEN, relay)])
+    }
+
+    fn save_next(&mut self, ahead: usize) -> Step {
+        self.give(Due::Next { ahead })
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {

@@ -8,6 +8,7 @@ use crate::engine::source::batch;
 use crate::error::{Error, Result};
 use crate::state::dictionary::Dictionary;
 use crate::state::keys::KeyCodec;
+use crate::state::saving::{Relay, Step};
 use crate::state::section::{PIECE_ROWS, Section};
 use crate::window::Window;
 use crate::window::clock::WindowClock;
@@ -175,7 +176,7 @@ impl WindowOperator for RankWindows {
     }
 
     /// Rows as they came in, to be taken once more: equal ones in the order in which they came.
-    fn save(&self) -> Result<Vec<Section>> {
+    fn save(&mut self, _: &Arc<Relay>) -> Result<Vec<Section>> {
         let sections = self.windows.iter().map(|((end, start), ranking)| {
             let (kept, converter, schema) =
                 (Arc::clone(&ranking.kept), Arc::clone(&self.converter), Arc::clone(&self.row));
@@ -195,6 +196,10 @@ impl WindowOperator for RankWindows {
             })
         });
         Ok(sections.collect())
+    }
+
+    fn save_next(&mut self, _: usize) -> Step {
+        Step::Over
     }
 
     fn load(&mut self, name: &str, _: &RecordBatch) -> Result<()> {

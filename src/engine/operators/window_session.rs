@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::state::accumulator::{Accumulator, build};
 use crate::state::dictionary::Dictionary;
 use crate::state::parked::Parked;
+use crate::state::saving::{Due, Relay, Saving, Step};
 use crate::state::section::{Keyed, Section};
 use crate::state::spill::Spill;
 use crate::window::Window;
@@ -40,23 +41,24 @@ pub(super) struct Session {
 }
 
 /// When to look at a session again: not before the watermark reaches its end as it was when this was written. End, key, slot.
-type Due = Reverse<(i64, u32, u32)>;
+type Alarm = Reverse<(i64, u32, u32)>;
 
 /// The sessions of one aggregation.
 pub(in crate::engine) struct SessionWindows {
     gap: i64,
     spec: WindowSpec,
-    keys: Arc<Dictionary>,
+    keys: Dictionary,
     /// By key, then by start (and end).
     sessions: Vec<Vec<Session>>,
-    /// Shared with who saves them, as keys are, until they change.
-    accumulators: Arc<Vec<Box<dyn Accumulator>>>,
+    accumulators: Vec<Box<dyn Accumulator>>,
     table: Arc<Keyed>,
+    /// By key.
+    saving: Option<Saving>,
     slots: u32,
     free: Vec<u32>,
-    due: BinaryHeap<Due>,
+    due: BinaryHeap<Alarm>,
     /// Sessions that stay for records within the allowed lateness.
-    expiry: BinaryHeap<Due>,
+    expiry: BinaryHeap<Alarm>,
     /// Sessions with changes that the next tick shows: key, slot.
     changed: Vec<(u32, u32)>,
     /// Keys that are on disk, by the watermark that closes or drops their first session.
@@ -75,16 +77,17 @@ type Showing = (u32, Session, Firing, (Cause, i64));
 
 impl SessionWindows {
     pub fn new(gap: i64, spec: WindowSpec) -> Result<SessionWindows> {
-        let accumulators: Vec<_> = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
+        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
         let table = Arc::new(spec.table(&saved::columns())?);
         Ok(SessionWindows {
             gap,
-            keys: Arc::new(Dictionary::new(&spec.codec)),
+            keys: Dictionary::new(&spec.codec),
             parked: Parked::new(table.schema()),
             table,
             spec,
             sessions: Vec::new(),
-            accumulators: Arc::new(accumulators),
+            accumulators,
+            saving: None,
             slots: 0,
             free: Vec::new(),
             due: BinaryHeap::new(),
@@ -94,11 +97,10 @@ impl SessionWindows {
     }
 
     fn flush(&mut self, rows: &WindowRows, pending: &mut Pending) {
-        let accumulators = Arc::make_mut(&mut self.accumulators);
-        for accumulator in accumulators.iter_mut() {
+        for accumulator in &mut self.accumulators {
             accumulator.grow(self.slots as usize);
         }
-        rows.arguments.update(accumulators, &pending.slots, &pending.rows);
+        rows.arguments.update(&mut self.accumulators, &pending.slots, &pending.rows);
         pending.slots.clear();
         pending.rows.clear();
     }
@@ -112,11 +114,11 @@ impl SessionWindows {
 
     /// Lets go of a session that has left its key's list.
     fn release(&mut self, key: u32, slot: u32) {
-        for accumulator in Arc::make_mut(&mut self.accumulators) {
+        for accumulator in &mut self.accumulators {
             accumulator.reset(slot);
         }
         self.free.push(slot);
-        Arc::make_mut(&mut self.keys).release(key);
+        self.keys.release(key);
     }
 
     /// Adds a row to its session, which starts, grows or joins others. What that takes back or shows again is emitted.
@@ -184,7 +186,7 @@ impl SessionWindows {
             let session =
                 Session { window: record, slot, revision: 0, is_shown: false, is_closed: false, is_changed: false };
             self.sessions[key as usize].insert(range.start, session);
-            Arc::make_mut(&mut self.keys).hold(key);
+            self.keys.hold(key);
             self.due.push(Reverse((record.end, key, slot)));
             return Ok(());
         }
@@ -218,21 +220,38 @@ impl SessionWindows {
             self.due.push(Reverse((window.end, key, slot)));
         }
         for other in others {
-            let accumulators = Arc::make_mut(&mut self.accumulators);
-            accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
             self.release(key, other.slot);
         }
         Ok(())
+    }
+
+    /// Keys and slots whose time in a heap has come, earliest first; they may change now.
+    fn pop_due(&mut self, until: i64, heap: fn(&mut Self) -> &mut BinaryHeap<Alarm>) -> Vec<(u32, u32)> {
+        let mut due = Vec::new();
+        while let Some(Reverse((end, key, slot))) = heap(self).peek().copied()
+            && end <= until
+        {
+            heap(self).pop();
+            due.push((key, slot));
+        }
+        self.give_keys(&due);
+        due
+    }
+
+    /// Gives what is to be saved of keys, named with a slot, that are about to change.
+    fn give_keys(&mut self, changing: &[(u32, u32)]) {
+        if self.saving.is_some() {
+            let keys: Vec<u32> = changing.iter().map(|(key, _)| *key).collect();
+            self.give(Due::Changes(&keys));
+        }
     }
 
     /// Sessions that close at `watermark`, which are not closed yet.
     fn take_closed(&mut self, watermark: i64, course: &Course<'_>) -> Vec<Showing> {
         let horizon = self.spec.clock.horizon(watermark);
         let mut results = Vec::new();
-        while let Some(Reverse((end, key, slot))) = self.due.peek().copied()
-            && end <= horizon
-        {
-            self.due.pop();
+        for (key, slot) in self.pop_due(horizon, |this| &mut this.due) {
             let sessions = &mut self.sessions[key as usize];
             // None: the session was joined to another one, which has an entry of its own, or is gone.
             let Some(session) = sessions.iter_mut().find(|session| session.slot == slot && !session.is_closed) else {
@@ -262,7 +281,7 @@ impl SessionWindows {
         results.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| keys.compare(a.0, b.0)));
         let slots: Vec<u32> = results.iter().map(|(_, session, ..)| session.slot).collect();
         let mut columns = self.spec.codec.decode(results.iter().map(|(key, ..)| keys.key(*key)))?;
-        for accumulator in self.accumulators.iter() {
+        for accumulator in &self.accumulators {
             columns.push(accumulator.results(&slots)?);
         }
         fired.rows(results.iter().map(|(_, session, firing, by)| (session.window, *by, *firing)), columns);
@@ -272,10 +291,7 @@ impl SessionWindows {
     /// Drops sessions that have expired.
     fn expire(&mut self, watermark: i64) {
         let expired = self.spec.expired(watermark);
-        while let Some(Reverse((end, key, slot))) = self.expiry.peek().copied()
-            && end <= expired
-        {
-            self.expiry.pop();
+        for (key, slot) in self.pop_due(expired, |this| &mut this.expiry) {
             let sessions = &mut self.sessions[key as usize];
             let place = sessions.iter().position(|s| s.slot == slot && s.is_closed && s.window.end <= expired);
             if let Some(place) = place {
@@ -319,7 +335,9 @@ impl WindowOperator for SessionWindows {
 
     fn tick(&mut self, by: (Cause, i64), fired: &mut Fired) -> Result<()> {
         let mut results = Vec::new();
-        for (key, slot) in std::mem::take(&mut self.changed) {
+        let changed = std::mem::take(&mut self.changed);
+        self.give_keys(&changed);
+        for (key, slot) in changed {
             let mut sessions = self.sessions[key as usize].iter_mut();
             let Some(session) = sessions.find(|session| session.slot == slot && session.is_changed) else { continue };
             session.is_changed = false;
@@ -353,8 +371,12 @@ impl WindowOperator for SessionWindows {
         self.park(spill, bytes, least)
     }
 
-    fn save(&self) -> Result<Vec<Section>> {
-        Ok(vec![self.section()])
+    fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
+        Ok(vec![self.section(saved::SESSIONS, relay)])
+    }
+
+    fn save_next(&mut self, ahead: usize) -> Step {
+        self.give(Due::Next { ahead })
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {

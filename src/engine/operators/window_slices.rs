@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::state::cold::{Cold, Numbers};
 use crate::state::dictionary::Dictionary;
 use crate::state::keys::KeyCodec;
+use crate::state::saving::{Due, Relay, Saving, Step};
 use crate::state::section::Section;
 use crate::state::slice::Slice as Partial;
 use crate::state::spill::Spill;
@@ -34,8 +35,7 @@ fn place_of(slice: &Slice) -> Place {
 
 struct Entry {
     slice: Slice,
-    /// Shared with who saves it, until it changes.
-    partial: Arc<Partial>,
+    partial: Partial,
     /// What is beside it, on disk above all.
     cold: Cold,
     /// Keys with rows since the last tick, if there are ticks; held here.
@@ -44,12 +44,14 @@ struct Entry {
     version: u64,
     /// Bytes held when they were counted last.
     bytes: usize,
+    /// By slot.
+    saving: Option<Saving>,
 }
 
 impl Entry {
     fn new(slice: Slice, spec: &WindowSpec, version: u64) -> Result<Entry> {
-        let partial = Arc::new(Partial::new(&spec.aggregates)?);
-        Ok(Entry { slice, partial, cold: Cold::default(), changed: Vec::new(), version, bytes: 0 })
+        let partial = Partial::new(&spec.aggregates)?;
+        Ok(Entry { slice, partial, cold: Cold::default(), changed: Vec::new(), version, bytes: 0, saving: None })
     }
 
     /// Counts its bytes.
@@ -70,6 +72,14 @@ impl Entry {
         self.changed.sort_unstable();
     }
 
+    /// The keys that were changed, which are not any more.
+    fn take_changed(&mut self, tables: &saved::Tables, keys: &Dictionary) -> Vec<u32> {
+        if self.saving.is_some() {
+            self.save_keys(tables, keys, &self.changed.clone());
+        }
+        std::mem::take(&mut self.changed)
+    }
+
     /// Lets go of all keys.
     fn release(&self, keys: &mut Dictionary) {
         self.partial.ids().iter().chain(&self.changed).for_each(|id| keys.release(*id));
@@ -81,13 +91,15 @@ impl Entry {
 struct Emitted {
     times: Numbers,
     version: u64,
+    /// By key.
+    saving: Option<Saving>,
 }
 
 /// The open slices of one aggregation. Holds one partial for each slice that has rows and a window that is not over.
 pub(in crate::engine) struct SliceWindows {
     slicer: Slicer,
     spec: WindowSpec,
-    keys: Arc<Dictionary>,
+    keys: Dictionary,
     slices: BTreeMap<Place, Entry>,
     /// Bytes of the slices.
     held: usize,
@@ -132,7 +144,7 @@ impl SliceWindows {
         let tables = Arc::new(spec.cold_tables()?);
         Ok(SliceWindows {
             slicer,
-            keys: Arc::new(Dictionary::new(&spec.codec)),
+            keys: Dictionary::new(&spec.codec),
             tables: saved::Tables::new(&spec)?,
             spec,
             slices: BTreeMap::new(),
@@ -248,7 +260,7 @@ impl SliceWindows {
         self.sorted.touched[place].1.push(number);
         self.update(rows)?;
         let mut ids = Vec::new();
-        Arc::make_mut(&mut self.keys).intern(&rows.keys, &[number], &mut ids);
+        self.keys.intern(&rows.keys, &[number], &mut ids);
         let by = ((course.of_row)(number), bounds.watermark);
         for window in self.slicer.windows_between(&slice, bounds.expired, bounds.closed) {
             self.emit(window, Some(&ids), Pane::Late, by, fired)?;
@@ -259,8 +271,7 @@ impl SliceWindows {
     /// Adds the sorted rows to their slices.
     fn update(&mut self, rows: &WindowRows) -> Result<()> {
         self.sorted.index.clear();
-        let SliceWindows { sorted, keys, slices, spec, version, held, cold, .. } = self;
-        let keys = Arc::make_mut(keys);
+        let SliceWindows { sorted, keys, slices, spec, version, held, cold, tables, .. } = self;
         let mut untidy = Vec::new();
         for (slice, numbers) in sorted.touched.drain(..) {
             sorted.ids.clear();
@@ -271,6 +282,7 @@ impl SliceWindows {
                 std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Entry::new(slice, spec, *version)?),
             };
             entry.version = *version;
+            entry.save_keys(tables, keys, &sorted.ids);
             if let Some(spill) = cold.spill.as_ref().filter(|_| !cold.tables.is_exact && !entry.cold.is_empty()) {
                 let ids = &sorted.ids[..];
                 // Keys that are new are numbered for this call only.
@@ -282,7 +294,7 @@ impl SliceWindows {
                 ids.iter().for_each(|id| keys.release(*id));
                 untidy.extend(entry.cold.is_scattered(spec.refires()).then_some(place_of(&slice)));
             } else {
-                let partial = Arc::make_mut(&mut entry.partial);
+                let partial = &mut entry.partial;
                 let known = partial.ids().len();
                 partial.update(&sorted.ids, keys.bound(), &rows.arguments, &numbers);
                 partial.ids()[known..].iter().for_each(|id| keys.hold(*id));
@@ -297,9 +309,10 @@ impl SliceWindows {
 
     /// Removes a slice.
     fn remove(&mut self, place: Place) -> Option<Entry> {
-        let entry = self.slices.remove(&place)?;
+        let mut entry = self.slices.remove(&place)?;
+        entry.save_rest(&self.tables, &self.keys);
         self.held -= entry.bytes;
-        entry.release(Arc::make_mut(&mut self.keys));
+        entry.release(&mut self.keys);
         Some(entry)
     }
 
@@ -362,9 +375,11 @@ impl SliceWindows {
             None => Entry::new(first, &self.spec, 0)?,
         };
         self.held -= base.bytes;
-        let (partial, keys) = (Arc::make_mut(&mut base.partial), Arc::make_mut(&mut self.keys));
+        base.save_rest(&self.tables, &self.keys);
+        let (partial, keys) = (&mut base.partial, &mut self.keys);
         for place in places {
-            let Some(entry) = self.slices.remove(&place) else { continue };
+            let Some(mut entry) = self.slices.remove(&place) else { continue };
+            entry.save_rest(&self.tables, keys);
             self.held -= entry.bytes;
             let known = partial.ids().len();
             partial.merge(&entry.partial, keys.bound());
@@ -409,7 +424,7 @@ impl SliceWindows {
         let merged;
         let partial = if self.is_slice() {
             let Some(entry) = places.first().and_then(|place| self.slices.get(place)) else { return Ok(()) };
-            &*entry.partial
+            &entry.partial
         } else {
             merged = self.merged(places, ids)?;
             &merged
@@ -430,7 +445,8 @@ impl SliceWindows {
         self.version += 1;
         let emitted = self.emitted.entry(place).or_default();
         emitted.version = self.version;
-        let numbers = emitted.times.count(&self.cold.tables, Arc::make_mut(&mut self.keys), ids)?;
+        emitted.save(place, &self.tables, &self.keys, Due::Changes(ids));
+        let numbers = emitted.times.count(&self.cold.tables, &mut self.keys, ids)?;
         Ok(numbers.into_iter().map(|number| Firing::numbered(number, pane)).collect())
     }
 
@@ -482,14 +498,17 @@ impl SliceWindows {
         while let Some(first) = self.slices.first_entry()
             && first.get().slice.last_end <= expired
         {
-            let entry = first.remove();
+            let mut entry = first.remove();
+            entry.save_rest(&self.tables, &self.keys);
             self.held -= entry.bytes;
-            entry.release(Arc::make_mut(&mut self.keys));
+            entry.release(&mut self.keys);
         }
         while let Some(first) = self.emitted.first_entry()
             && first.key().0 <= expired
         {
-            first.remove().times.release(Arc::make_mut(&mut self.keys));
+            let (place, mut emitted) = first.remove_entry();
+            emitted.save(place, &self.tables, &self.keys, Due::Rest);
+            emitted.times.release(&mut self.keys);
         }
     }
 }
@@ -550,7 +569,7 @@ impl WindowOperator for SliceWindows {
         let mut changed: BTreeMap<Place, (Window, Vec<u32>)> = BTreeMap::new();
         let mut shown = Vec::new();
         for entry in self.slices.values_mut().filter(|entry| !entry.changed.is_empty()) {
-            let ids = std::mem::take(&mut entry.changed);
+            let ids = entry.take_changed(&self.tables, &self.keys);
             self.version += 1;
             entry.version = self.version;
             for window in self.slicer.windows_between(&entry.slice, self.closed, i64::MAX) {
@@ -564,8 +583,7 @@ impl WindowOperator for SliceWindows {
             ids.dedup();
             self.emit(window, Some(&ids), Pane::Early, by, fired)?;
         }
-        let keys = Arc::make_mut(&mut self.keys);
-        shown.into_iter().for_each(|id| keys.release(id));
+        shown.into_iter().for_each(|id| self.keys.release(id));
         Ok(())
     }
 
@@ -595,8 +613,12 @@ impl WindowOperator for SliceWindows {
         self.spill_slices(spill, bytes)
     }
 
-    fn save(&self) -> Result<Vec<Section>> {
-        self.sections()
+    fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
+        self.sections(relay)
+    }
+
+    fn save_next(&mut self, ahead: usize) -> Step {
+        self.save_some(ahead)
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {

@@ -4,7 +4,8 @@ use super::laws::{events, intricate_plan, noise, plan};
 use super::*;
 use crate::engine::EngineState;
 use crate::state::ipc;
-use crate::state::section::Section;
+use crate::state::saving::Step;
+use crate::state::section::{PIECE_ROWS, Section};
 use std::collections::BTreeMap;
 
 fn restored(plan: &JobPlan, threads: usize, state: &EngineState) -> Engine {
@@ -19,6 +20,32 @@ fn written(state: &EngineState) -> EngineState {
         ipc::read(&section.name, &bytes).expect("read")
     };
     EngineState { sections: state.sections.iter().map(again).collect() }
+}
+
+/// All of a state that is being saved, to be read as often as one likes.
+fn given(engine: &mut Engine, state: EngineState) -> EngineState {
+    while engine.save_next(usize::MAX) == Step::Given {}
+    let kept = |section: &Section| {
+        let mut pieces = Vec::new();
+        let taken = section.each(&mut |piece| {
+            pieces.push(piece);
+            Ok(())
+        });
+        taken.expect("all of it was given");
+        let Section { name, schema, version, .. } = section.clone();
+        Section::lazy(name, schema, version, move |take| pieces.iter().cloned().try_for_each(&mut *take))
+    };
+    EngineState { sections: state.sections.iter().map(kept).collect() }
+}
+
+fn saved(engine: &mut Engine) -> EngineState {
+    let (state, _) = engine.save().expect("drained");
+    given(engine, state)
+}
+
+/// The rows of all sections.
+fn tables(state: &EngineState) -> BTreeMap<String, Vec<String>> {
+    state.sections.iter().map(|section| (section.name.clone(), sorted(section))).collect()
 }
 
 /// Sections that have not changed say so, and those that say so have not.
@@ -42,34 +69,32 @@ fn sorted(section: &Section) -> Vec<String> {
     lines
 }
 
-/// Runs the events on engines that are saved, and most times restored, every now and then.
+/// Runs the events on engines that are saved, and most times restored, every now and then. Others go on while they are saved.
 pub(super) fn cut(make: &dyn Fn(usize) -> Engine, events: &[Event], seed: u64, every: u64) -> Collected {
     let mut engine = make(1);
     let mut collected = Collected::default();
-    let mut last: Option<EngineState> = None;
+    // What an engine was when it was last saved, and what is being saved since then.
+    let mut last: Option<(EngineState, EngineState)> = None;
     for (n, batch) in (0u64..).zip(batches(events, 40)) {
         engine.push(vec![batch]).expect("a good batch");
         collected.add(engine.drain());
         let dice = noise(seed << 32 | n).unsigned_abs();
         if dice.is_multiple_of(every) {
-            let state = engine.save().expect("drained");
-            if let Some(last) = last.take() {
-                check_versions(&last, &state);
+            if let Some((before, saving)) = last.take() {
+                assert_eq!(tables(&given(&mut engine, saving)), tables(&before), "saved on the way, batch {n}");
+                check_versions(&before, &saved(&mut engine));
             }
+            let state = saved(&mut engine);
             if dice.is_multiple_of(3) {
-                // It goes on while somebody holds its state, which does not change.
-                last = Some(state);
+                last = Some((state, engine.save().expect("drained").0));
                 continue;
             }
             let threads = 1 + usize::try_from(dice / 8 % 3).expect("small");
             engine = make(threads).loaded(&written(&state)).expect("its own state");
             // What is restored can be saved again, and is the same.
-            let again = engine.save().expect("nothing came out of it");
-            let tables = |state: &EngineState| {
-                let tables = state.sections.iter().map(|section| (section.name.clone(), sorted(section)));
-                tables.collect::<BTreeMap<_, _>>()
-            };
-            assert_eq!(tables(&again), tables(&state));
+            assert_eq!(tables(&saved(&mut engine)), tables(&state));
+        } else if dice % 7 == 1 {
+            engine.save_next(usize::MAX);
         }
     }
     engine.finish().expect("open");
@@ -97,7 +122,7 @@ fn counters_go_on_and_a_state_of_another_plan_is_refused() {
     engine.push(batches(events, 100)).expect("good batches");
     assert!(engine.save().is_err(), "there is output that nobody has taken");
     engine.drain();
-    let state = engine.save().expect("drained");
+    let state = saved(&mut engine);
     assert_eq!(restored(&plan, 2, &state).counters(), engine.counters());
     let other = super::laws::plan();
     assert!(super::engine(&other, 1).loaded(&state).is_err());
@@ -108,4 +133,31 @@ fn counters_go_on_and_a_state_of_another_plan_is_refused() {
         let is_needed = !gone.name.contains("step-");
         assert_eq!(loaded.is_err(), is_needed, "without {}", gone.name);
     }
+}
+
+/// What a checkpoint costs between two strides: rows of keys that change, and pieces of so many rows. Nothing is proportional to the state.
+#[test]
+fn a_key_that_changes_while_it_is_saved_gives_its_own_row_away_and_a_step_no_more_than_a_piece() {
+    const KEYS: usize = 100_000;
+    let mut engine = engine(&plan(), 1);
+    let events: Vec<Event> = (0..KEYS).map(|key| event(0, 0, &format!("key {key}"), 1_000, 1)).collect();
+    engine.push(batches(&events, KEYS)).expect("good events");
+    engine.drain();
+    let (state, _) = engine.save().expect("drained");
+    engine.push(vec![(0, log_batch(&events[..1], KEYS))]).expect("a good event");
+    let state = given(&mut engine, state);
+    let mut large = 0;
+    for section in &state.sections {
+        let mut pieces = Vec::new();
+        let counted = section.each(&mut |piece| {
+            pieces.push(piece.num_rows());
+            Ok(())
+        });
+        counted.expect("all of it");
+        if pieces.iter().sum::<usize>() == KEYS {
+            large += 1;
+            assert!(pieces[0] == 1 && pieces.iter().all(|rows| *rows <= PIECE_ROWS), "{}: {pieces:?}", section.name);
+        }
+    }
+    assert_eq!(large, engine.plan.pipelines.len());
 }

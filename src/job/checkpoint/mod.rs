@@ -1,7 +1,7 @@
 //! Checkpoints: the state of a job after a position, so that a restart does not compute everything again.
 //!
-//! The job's thread takes the state, which is shared until it changes, and goes on; another thread writes it beside the log. A
-//! checkpoint exists once the journal has a record of it, in a frame behind all output up to it. The two newest are kept, each
+//! The job's thread gives its state away little by little, rows that change before they do, and goes on; another thread writes it beside
+//! the log. A checkpoint exists once the journal has a record of it, in a frame behind all output up to it. The two newest are kept, each
 //! is read whole before it is used, and sections that have not changed are shared with the one before. A run that began from a
 //! savepoint keeps that as checkpoint 0 for ever: the log alone does not give its output.
 
@@ -17,10 +17,13 @@ use crate::engine::{Engine, EngineState};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaRecord, MetaSpace};
+use crate::state::saving::{Relay, Step};
+use crate::state::section::Section;
 use manifest::{Named, Wanted, prefix, unfit, unnamed};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use store::{Store, Written, own_bytes, shareable};
+use store::{Store, Written, own_bytes, shareable, written_as};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
@@ -30,6 +33,12 @@ const BASE: u64 = 0;
 
 /// A checkpoint may take this share of the time, as one part in so many.
 const SHARE: u64 = 20;
+
+/// Pieces of state that may wait to be written.
+const AHEAD_MAX: usize = 16;
+
+/// Pieces that are given between two strides, at most.
+const PIECES: usize = 2;
 
 /// When checkpoints are taken. Nothing here can change an output byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +69,8 @@ pub struct CheckpointCounts {
     pub taken: u64,
     /// Bytes that the newest one wrote; what it shares with older ones is not among them.
     pub bytes: u64,
-    /// Longest time in microseconds that taking one took. What is changed while it is written is copied first, which is not in here.
+    /// Longest time in microseconds that taking one took between two strides. What is changed while it is written is given away first, which
+    /// is not in here.
     pub pause_us_max: u64,
     /// Longest time in microseconds until one was written.
     pub write_us_max: u64,
@@ -92,21 +102,21 @@ struct Made {
 
 /// A checkpoint on its way.
 enum Writing {
-    There(JoinHandle<Result<Made>>),
+    There(JoinHandle<Result<Made>>, Arc<Relay>),
     Here(Box<Result<Made>>),
 }
 
 impl Writing {
     fn is_done(&self) -> bool {
         match self {
-            Writing::There(thread) => thread.is_finished(),
+            Writing::There(thread, _) => thread.is_finished(),
             Writing::Here(_) => true,
         }
     }
 
     fn wait(self) -> Result<Made> {
         match self {
-            Writing::There(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Writing::There(thread, _) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Writing::Here(made) => *made,
         }
     }
@@ -134,10 +144,7 @@ pub(super) struct Checkpoints {
 
 impl Drop for Checkpoints {
     fn drop(&mut self) {
-        if let Some(Writing::There(thread)) = self.writing.take() {
-            // It is not in the journal, so it does not exist.
-            drop(thread.join());
-        }
+        self.cancel();
     }
 }
 
@@ -240,12 +247,33 @@ impl Checkpoints {
         self.log.env().clock.monotonic_us()
     }
 
-    /// To be asked between two strides, when all output is on its way: takes a checkpoint if one is due, and gives the records of one
-    /// that was written. `emitted` are the rows that the engine has given out.
-    pub fn step(&mut self, engine: &Engine, at: &At, emitted: impl FnOnce() -> Vec<StreamProgress>) -> Result<News> {
+    /// Whether one is being written.
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Whether they are written by a thread of their own.
+    pub fn in_background(&self) -> bool {
+        self.options.background
+    }
+
+    /// To be asked between two strides, when all output is on its way: begins a checkpoint if one is due, gives more of one that was begun,
+    /// and the records of one that was written. None begins before the one before `is_recorded`: then files go that it has made superfluous.
+    /// `emitted` are the rows that the engine has given out.
+    pub fn step(
+        &mut self,
+        engine: &mut Engine,
+        at: &At,
+        is_recorded: bool,
+        emitted: impl FnOnce() -> Vec<StreamProgress>,
+    ) -> Result<News> {
         let mut news = News::default();
         if !self.options.enabled {
             return Ok(news);
+        }
+        let began_us = self.now_us();
+        if self.is_writing() {
+            give(engine);
         }
         if self.writing.as_ref().is_some_and(Writing::is_done) {
             self.join(&mut news)?;
@@ -257,41 +285,67 @@ impl Checkpoints {
             interval_us: self.options.interval_us.unwrap_or(INTERVAL_US),
             bytes: self.options.bytes,
         };
-        if self.writing.is_none() && is_due(&facts) {
+        if !self.is_writing() && is_recorded && news.meta.is_empty() && is_due(&facts) {
             self.start(engine, at, emitted())?;
-            if !self.options.background {
-                self.join(&mut news)?;
+            match self.options.background {
+                true => give(engine),
+                false => self.join(&mut news)?,
             }
         }
+        self.counts.pause_us_max = self.counts.pause_us_max.max(self.now_us() - began_us);
         Ok(news)
     }
 
     /// The last one of a run that may go on later, if there was input since the one before.
-    pub fn finish(&mut self, engine: &Engine, at: &At, emitted: Vec<StreamProgress>) -> Result<News> {
+    pub fn finish(&mut self, engine: &mut Engine, at: &At, emitted: Vec<StreamProgress>) -> Result<News> {
         let mut news = News::default();
         if self.options.enabled {
-            self.join(&mut news)?;
+            self.complete(engine, &mut news)?;
             if at.bytes > self.last.0 {
                 self.start(engine, at, emitted)?;
-                self.join(&mut news)?;
+                self.complete(engine, &mut news)?;
             }
         }
         Ok(news)
     }
 
+    /// Gives all that is left of the one that is being written, and waits for it.
+    fn complete(&mut self, engine: &mut Engine, news: &mut News) -> Result<()> {
+        while let Some(Writing::There(_, relay)) = &self.writing {
+            let moves = relay.moves();
+            match engine.save_next(AHEAD_MAX) {
+                Step::Given => {}
+                Step::Full => relay.wait(moves),
+                Step::Over => break,
+            }
+        }
+        self.join(news)
+    }
+
+    /// Ends the one that is being written: it is not in the journal, so it does not exist.
+    fn cancel(&mut self) {
+        if let Some(Writing::There(thread, relay)) = self.writing.take() {
+            relay.cancel();
+            drop(thread.join());
+        }
+    }
+
     /// Takes the state and lets it be written.
-    fn start(&mut self, engine: &Engine, at: &At, streams: Vec<StreamProgress>) -> Result<()> {
+    fn start(&mut self, engine: &mut Engine, at: &At, streams: Vec<StreamProgress>) -> Result<()> {
         let began_us = self.now_us();
-        let state = engine.save()?;
+        let (mut state, relay) = engine.save()?;
         let manifest = manifest_of(self.next_number, &self.record, at, streams);
         self.next_number += 1;
         self.last = (at.bytes, began_us);
-        let (store, clock) = (self.store.clone(), std::sync::Arc::clone(&self.log.env().clock));
+        let (store, clock) = (self.store.clone(), Arc::clone(&self.log.env().clock));
         let kept: Vec<Manifest> = self.kept.iter().chain(&self.base).cloned().collect();
         let files = kept.iter().map(|manifest| (manifest.number, own_bytes(manifest)));
         let worth = shareable(&self.written, &files.collect::<BTreeMap<_, _>>());
         let shared: Written =
             self.written.iter().filter(|(_, (_, place))| worth.contains(&place.file)).map(clone_of).collect();
+        let known = |section: &Section| written_as(&shared, section).is_some();
+        let given = |section: Section| if known(&section) { section.without_rows() } else { section };
+        state.sections = state.sections.into_iter().map(given).collect();
         let work = move || {
             let began_us = clock.monotonic_us();
             // What a crash has left, and what newer ones have made superfluous. It is in nobody's way.
@@ -306,13 +360,13 @@ impl Checkpoints {
                 work()
             };
             let thread = thread::spawn("kappa-checkpoint", threaded);
-            Writing::There(
-                thread.map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?,
-            )
+            let thread =
+                thread.map_err(|e| Error::new(ErrorKind::Unavailable, format!("cannot start a thread: {e}")))?;
+            Writing::There(thread, relay)
         } else {
+            while engine.save_next(usize::MAX) == Step::Given {}
             Writing::Here(Box::new(work()))
         });
-        self.counts.pause_us_max = self.counts.pause_us_max.max(self.now_us() - began_us);
         Ok(())
     }
 
@@ -342,10 +396,15 @@ impl Checkpoints {
 
     /// The records of a run that will not go on: it has no checkpoints. To be followed by [`remove`] once they are durable.
     pub fn end(&mut self) -> Result<Vec<MetaRecord>> {
-        self.join(&mut News::default())?;
+        self.cancel();
         let gone = named(&self.log, &self.key).into_iter().filter(|(number, _)| *number != BASE);
         Ok(gone.map(|(number, _)| unnamed(&self.key, number)).collect())
     }
+}
+
+/// Gives what may be given between two strides.
+fn give(engine: &mut Engine) {
+    (0..PIECES).take_while(|_| engine.save_next(AHEAD_MAX) == Step::Given).for_each(drop);
 }
 
 fn clone_of((name, place): (&String, &(u64, manifest::Place))) -> (String, (u64, manifest::Place)) {

@@ -8,6 +8,7 @@ use crate::engine::EngineState;
 use crate::env::{DiskFile, Env, OpenMode, create_dir_durably, replace_file};
 use crate::error::{Error, Result};
 use crate::state::ipc::{self, Stretch};
+use crate::state::section::Section;
 use crate::types::check_topic_name;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,11 @@ pub(super) struct Store {
 
 /// The bytes of sections by name and version, as the last checkpoint of this process wrote them.
 pub(super) type Written = BTreeMap<String, (u64, Place)>;
+
+/// Where a section was written as it is.
+pub(super) fn written_as<'a>(written: &'a Written, section: &Section) -> Option<&'a Place> {
+    written.get(&section.name).filter(|(version, _)| Some(*version) == section.version).map(|(_, place)| place)
+}
 
 /// Sections that may be shared: a file of which less than half is in use is not kept for what is left of it.
 pub(super) fn shareable(written: &Written, lengths: &BTreeMap<u64, u64>) -> BTreeSet<u64> {
@@ -112,9 +118,8 @@ impl Store {
         let mut out = Output { file, buffer: Vec::new(), at: 0, crc: crc32fast::Hasher::new() };
         let mut written = Written::new();
         for section in &state.sections {
-            let known = shared.get(&section.name).filter(|(version, _)| Some(*version) == section.version);
-            let place = match known {
-                Some((_, place)) => place.clone(),
+            let place = match written_as(shared, section) {
+                Some(place) => place.clone(),
                 None => {
                     let at = out.end();
                     out.crc = crc32fast::Hasher::new();

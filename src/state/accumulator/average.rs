@@ -157,7 +157,7 @@ impl Total {
 }
 
 /// The slots of both decimal aggregates.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Totals(Vec<Total>);
 
 impl Totals {
@@ -259,7 +259,6 @@ macro_rules! decimal_accumulator {
 }
 
 /// SUM(DECIMAL(p, s)): DECIMAL(38, s).
-#[derive(Clone)]
 pub(super) struct DecimalSum {
     totals: Totals,
     scale: i8,
@@ -280,7 +279,6 @@ impl DecimalSum {
 decimal_accumulator!(DecimalSum);
 
 /// AVG(DECIMAL(p, s)): DECIMAL(38, max(s, 6)), half rounded away from zero.
-#[derive(Clone)]
 pub(super) struct DecimalAverage {
     totals: Totals,
     scale: i8,

@@ -6,7 +6,6 @@ pub(super) trait Measured {
 }
 
 /// Values by slot.
-#[derive(Clone)]
 pub(super) struct Boxes<T> {
     slots: Vec<Option<Box<T>>>,
     /// Bytes of all values.

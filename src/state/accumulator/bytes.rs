@@ -10,7 +10,6 @@ use std::sync::Arc;
 /// Position and bytes of the value that is kept.
 type Kept = Option<(u64, Box<[u8]>)>;
 
-#[derive(Clone)]
 struct Bytes {
     keeps: AggregateFunction,
     text: bool,

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// Counts rows, or rows with a non-null argument.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Count {
     counts: Vec<i64>,
 }

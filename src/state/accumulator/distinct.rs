@@ -15,7 +15,6 @@ impl Measured for KeyTable {
     }
 }
 
-#[derive(Clone)]
 pub(super) struct Distinct {
     codec: KeyCodec,
     argument: DataType,

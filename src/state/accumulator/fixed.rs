@@ -39,12 +39,6 @@ struct Fixed<P: ArrowPrimitiveType, F: Fold<P>> {
 }
 
 // Derived, it would ask P and F to be Clone.
-impl<P: ArrowPrimitiveType, F: Fold<P>> Clone for Fixed<P, F> {
-    fn clone(&self) -> Self {
-        Fixed { states: self.states.clone(), result: self.result.clone(), types: PhantomData }
-    }
-}
-
 impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
     fn grow(&mut self, slots: usize) {
         grow_to(&mut self.states, slots, F::State::default());

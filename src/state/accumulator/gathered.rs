@@ -72,7 +72,6 @@ impl Measured for Values {
 }
 
 /// The values of each slot; a slot without any is NULL.
-#[derive(Clone)]
 pub(super) struct Gathered {
     codec: KeyCodec,
     /// Of the result's lists.

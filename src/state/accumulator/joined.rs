@@ -8,7 +8,6 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// The non-null texts of each slot with a separator between two of them.
-#[derive(Clone)]
 pub(super) struct Joined {
     separator: Arc<str>,
     texts: Vec<Option<String>>,

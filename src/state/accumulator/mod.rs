@@ -181,26 +181,8 @@ impl Keys<'_> {
     }
 }
 
-/// What can be copied behind a pointer.
-pub trait Copied {
-    /// A copy.
-    fn copied(&self) -> Box<dyn Accumulator>;
-}
-
-impl<T: Accumulator + Clone + 'static> Copied for T {
-    fn copied(&self) -> Box<dyn Accumulator> {
-        Box::new(self.clone())
-    }
-}
-
-impl Clone for Box<dyn Accumulator> {
-    fn clone(&self) -> Self {
-        (**self).copied()
-    }
-}
-
 /// One aggregate over any number of slots.
-pub trait Accumulator: Copied + Send + Sync {
+pub trait Accumulator: Send + Sync {
     /// Makes room for slots `0..slots`; new ones are empty.
     fn grow(&mut self, slots: usize);
     /// Empties a slot.

@@ -80,7 +80,6 @@ impl Measured for Counts {
 }
 
 /// Values of each slot by rank or bucket, with how often they came.
-#[derive(Clone)]
 pub(super) struct Quantiles {
     exact: bool,
     fractions: Arc<[Fraction]>,

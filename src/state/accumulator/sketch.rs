@@ -173,7 +173,6 @@ fn tau(mut x: f64) -> f64 {
 }
 
 /// The sketch of each slot.
-#[derive(Clone)]
 pub(super) struct Sketches {
     codec: KeyCodec,
     slots: Boxes<Sketch>,

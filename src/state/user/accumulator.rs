@@ -68,19 +68,6 @@ impl<A: Aggregate> UserAccumulator<A> {
 }
 
 // Derived, it would ask A to be Clone.
-impl<A: Aggregate> Clone for UserAccumulator<A> {
-    fn clone(&self) -> Self {
-        UserAccumulator {
-            aggregate: Arc::clone(&self.aggregate),
-            name: Arc::clone(&self.name),
-            version: Arc::clone(&self.version),
-            probe: Arc::clone(&self.probe),
-            states: self.states.clone(),
-            made: self.made,
-        }
-    }
-}
-
 impl<A: Aggregate> Accumulator for UserAccumulator<A> {
     fn grow(&mut self, slots: usize) {
         self.states.resize_with(slots.max(self.states.len()), || None);

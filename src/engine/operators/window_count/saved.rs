@@ -1,6 +1,6 @@
 //! Open windows of so many records as a table: one row each.
 
-use super::{CountWindows, Due, Open};
+use super::{Alarm, CountWindows, Open};
 use crate::engine::operators::parking::{Parks, Parts};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::engine::output::Cause;
@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::state::accumulator::save_all;
 use crate::state::dictionary::Dictionary;
 use crate::state::parked::Parked;
-use crate::state::section::{PIECE_ROWS, Section};
+use crate::state::saving::Saving;
 use crate::window::Window;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, TimestampMillisecondType, UInt64Type};
 use std::sync::Arc;
 
-const OPEN: &str = "open";
+/// Name of the section.
+pub(super) const OPEN: &str = "open";
 
 /// Which of the columns is that of windows' ends.
 pub(super) const WINDOW_END: usize = 1;
@@ -33,18 +34,6 @@ pub(super) fn columns() -> Vec<Field> {
 }
 
 impl CountWindows {
-    pub(super) fn section(&self) -> Section {
-        let all: Vec<(u32, Open)> = self.all().collect();
-        let (table, keys, accumulators) =
-            (Arc::clone(&self.table), Arc::clone(&self.keys), Arc::clone(&self.accumulators));
-        let parked = self.parked.clone();
-        Section::lazy(OPEN, Arc::clone(table.schema()), None, move |take| {
-            parked.each(take)?;
-            let mut pieces = all.chunks(PIECE_ROWS);
-            pieces.try_for_each(|windows| take(CountWindows::rows_of((&table, &keys, &accumulators), windows.iter())?))
-        })
-    }
-
     pub(super) fn load_section(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
         if name != OPEN {
             return Err(no_section(name));
@@ -60,13 +49,17 @@ impl Parks for CountWindows {
         (0u32..).zip(&self.open).filter_map(|(key, open)| Some((key, (*open)?)))
     }
 
+    fn of_key(&self, key: u32) -> impl Iterator<Item = (u32, Open)> {
+        self.open[key as usize].into_iter().map(move |open| (key, open))
+    }
+
     fn has(&self, key: u32) -> bool {
         self.open[key as usize].is_some()
     }
 
     fn bytes_in_memory(&self) -> usize {
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len()).sum::<usize>();
-        let open = self.open.capacity() * size_of::<Option<Open>>() + self.due.capacity() * size_of::<Due>();
+        let open = self.open.capacity() * size_of::<Option<Open>>() + self.due.capacity() * size_of::<Alarm>();
         self.keys.byte_len() + accumulators + open + self.free.capacity() * 4
     }
 
@@ -113,7 +106,7 @@ impl Parks for CountWindows {
     fn take_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let table = Arc::clone(&self.table);
         let read = table.read(rows)?;
-        let dictionary = Arc::make_mut(&mut self.keys);
+        let dictionary = &mut self.keys;
         let keys = dictionary.intern_all(&read.keys, rows.num_rows());
         let bound = dictionary.bound();
         self.make_room(bound);
@@ -132,7 +125,7 @@ impl Parks for CountWindows {
                 return Err(Error::damage("saved state has a key twice"));
             }
         }
-        for (accumulator, state) in Arc::make_mut(&mut self.accumulators).iter_mut().zip(&read.states) {
+        for (accumulator, state) in self.accumulators.iter_mut().zip(&read.states) {
             accumulator.grow(self.slots as usize);
             accumulator.load(&slots, state)?;
         }
@@ -144,7 +137,11 @@ impl Parks for CountWindows {
     }
 
     fn keys_mut(&mut self) -> &mut Dictionary {
-        Arc::make_mut(&mut self.keys)
+        &mut self.keys
+    }
+
+    fn saving_mut(&mut self) -> &mut Option<Saving> {
+        &mut self.saving
     }
 
     fn make_room(&mut self, bound: usize) {

@@ -1,20 +1,21 @@
 //! Sessions as a table: one row each.
 
-use super::{Due, Session, SessionWindows};
+use super::{Alarm, Session, SessionWindows};
 use crate::engine::operators::parking::{Parks, Parts};
 use crate::engine::operators::{no_section, time_field, times};
 use crate::error::{Error, Result};
 use crate::state::accumulator::save_all;
 use crate::state::dictionary::Dictionary;
 use crate::state::parked::Parked;
-use crate::state::section::{PIECE_ROWS, Section};
+use crate::state::saving::Saving;
 use crate::window::Window;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, TimestampMillisecondType, UInt32Type};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-const SESSIONS: &str = "sessions";
+/// Name of the section.
+pub(super) const SESSIONS: &str = "sessions";
 
 /// What is kept of a session beside its key and its accumulators.
 pub(super) fn columns() -> Vec<Field> {
@@ -30,20 +31,6 @@ pub(super) fn columns() -> Vec<Field> {
 }
 
 impl SessionWindows {
-    pub(super) fn section(&self) -> Section {
-        let all: Vec<(u32, Session)> = self.all().collect();
-        let (table, keys, accumulators) =
-            (Arc::clone(&self.table), Arc::clone(&self.keys), Arc::clone(&self.accumulators));
-        let parked = self.parked.clone();
-        Section::lazy(SESSIONS, Arc::clone(table.schema()), None, move |take| {
-            parked.each(take)?;
-            let mut pieces = all.chunks(PIECE_ROWS);
-            pieces.try_for_each(|sessions| {
-                take(SessionWindows::rows_of((&table, &keys, &accumulators), sessions.iter())?)
-            })
-        })
-    }
-
     pub(super) fn load_section(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
         if name != SESSIONS {
             return Err(no_section(name));
@@ -76,8 +63,11 @@ impl Parks for SessionWindows {
     type Kept = Session;
 
     fn all(&self) -> impl Iterator<Item = (u32, Session)> {
-        let keyed = (0u32..).zip(&self.sessions);
-        keyed.flat_map(|(key, list)| list.iter().map(move |session| (key, *session)))
+        (0u32..).take(self.sessions.len()).flat_map(|key| self.of_key(key))
+    }
+
+    fn of_key(&self, key: u32) -> impl Iterator<Item = (u32, Session)> {
+        self.sessions[key as usize].iter().map(move |session| (key, *session))
     }
 
     fn has(&self, key: u32) -> bool {
@@ -88,7 +78,7 @@ impl Parks for SessionWindows {
         // A list has room for four sessions from the first one on.
         let lists = self.sessions.len() * (size_of::<Vec<Session>>() + 4 * size_of::<Session>());
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.byte_len());
-        let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Due>();
+        let heaps = (self.due.capacity() + self.expiry.capacity()) * size_of::<Alarm>();
         let others = self.free.capacity() * size_of::<u32>() + self.changed.capacity() * 8;
         self.keys.byte_len() + lists + accumulators.sum::<usize>() + heaps + others
     }
@@ -134,13 +124,13 @@ impl Parks for SessionWindows {
     fn take_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let table = Arc::clone(&self.table);
         let read = table.read(rows)?;
-        let dictionary = Arc::make_mut(&mut self.keys);
+        let dictionary = &mut self.keys;
         let keys = dictionary.intern_all(&read.keys, rows.num_rows());
         keys.iter().for_each(|key| dictionary.hold(*key));
         let bound = dictionary.bound();
         self.make_room(bound);
         let slots: Vec<u32> = keys.iter().map(|_| self.new_slot()).collect();
-        for (accumulator, state) in Arc::make_mut(&mut self.accumulators).iter_mut().zip(&read.states) {
+        for (accumulator, state) in self.accumulators.iter_mut().zip(&read.states) {
             accumulator.grow(self.slots as usize);
             accumulator.load(&slots, state)?;
         }
@@ -160,7 +150,11 @@ impl Parks for SessionWindows {
     }
 
     fn keys_mut(&mut self) -> &mut Dictionary {
-        Arc::make_mut(&mut self.keys)
+        &mut self.keys
+    }
+
+    fn saving_mut(&mut self) -> &mut Option<Saving> {
+        &mut self.saving
     }
 
     fn make_room(&mut self, bound: usize) {

@@ -7,6 +7,7 @@ use crate::engine::output::{Cause, Pane};
 use crate::error::{Error, Result};
 use crate::state::cold::{self, Cold, ColdTables, Whole};
 use crate::state::dictionary::Dictionary;
+use crate::state::saving::Due;
 use crate::state::spill::{Spill, Writer};
 use crate::window::Window;
 use crate::window::assign::Slice;
@@ -68,7 +69,7 @@ impl SliceWindows {
         }
         let tables = &self.cold.tables;
         let whole = |entry: &Entry| {
-            let memory = (&*self.keys, &*entry.partial);
+            let memory = (&self.keys, &entry.partial);
             match ids {
                 Some(ids) => Ok(Whole::of(&entry.cold, memory, ids)),
                 None => Whole::new(tables, &entry.cold, memory),
@@ -86,7 +87,7 @@ impl SliceWindows {
         let (mut keys, mut merged) = (Dictionary::new(&tables.codec), tables.empty()?);
         for (number, (place, whole)) in window.slices.iter().enumerate() {
             let entry = self.slices.get(place).ok_or_else(|| Error::internal("a slice that is gone"))?;
-            let memory = (&*self.keys, &*entry.partial);
+            let memory = (&self.keys, &entry.partial);
             if number == 0 && window.begins_with_first {
                 whole.add(tables, memory, range, (&mut keys, &mut merged))?;
             } else {
@@ -125,10 +126,7 @@ impl SliceWindows {
         let columns = columns_of(&self.spec.codec, &keys, &partial, &order)?;
         let ids = match self.spec.refires() {
             false => Vec::new(),
-            true => {
-                let own = Arc::make_mut(&mut self.keys);
-                order.iter().map(|(_, id)| own.insert(keys.key(*id))).collect()
-            }
+            true => order.iter().map(|(_, id)| self.keys.insert(keys.key(*id))).collect(),
         };
         let firings = self.firings((window.end, window.start), order.len(), &ids, pane)?;
         fired.window(window, by, &firings, columns);
@@ -176,7 +174,10 @@ impl SliceWindows {
                 none => none.insert(spill.writer()?),
             };
             match self.emitted.get_mut(&place).filter(|_| is_emitted) {
-                Some(emitted) => emitted.times.spill(&self.cold.tables, Arc::make_mut(&mut self.keys), to)?,
+                Some(emitted) => {
+                    emitted.save(place, &self.tables, &self.keys, Due::Rest);
+                    emitted.times.spill(&self.cold.tables, &mut self.keys, to)?;
+                }
                 None => self.spill_slice(place, to)?,
             }
         }
@@ -204,11 +205,11 @@ impl SliceWindows {
     /// Forgets what a slice has in memory, and what it has beside if that was replaced.
     fn clear(&mut self, place: Place, cold: Option<Cold>) -> Result<()> {
         let Some(entry) = self.slices.get_mut(&place) else { return Ok(()) };
+        entry.save_rest(&self.tables, &self.keys);
         entry.cold = cold.unwrap_or_else(|| std::mem::take(&mut entry.cold));
-        let partial = std::mem::replace(&mut entry.partial, Arc::new(self.cold.tables.empty()?));
+        let partial = std::mem::replace(&mut entry.partial, self.cold.tables.empty()?);
         self.held = self.held - entry.bytes + entry.measure();
-        let keys = Arc::make_mut(&mut self.keys);
-        partial.ids().iter().for_each(|id| keys.release(*id));
+        partial.ids().iter().for_each(|id| self.keys.release(*id));
         Ok(())
     }
 }
