@@ -4,10 +4,10 @@
 //! canonical bytes, which orders output, is worked out once per key. A key is held by everything that has state for it and leaves with the
 //! last of them; its number is used again.
 
+use super::growing::Growing;
 use super::keys::{KeyCodec, KeyRows};
 use crate::codec::xxh64;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
@@ -27,11 +27,11 @@ pub struct Dictionary {
     /// Bytes of a key's value, if keys are words: then a word is its own tag.
     word_width: Option<usize>,
     /// Numbers of words.
-    words: HashTable<Place<u64>>,
+    words: Growing<Place<u64>>,
     /// Words seen lately, each at its [`recent_place`].
     recent: Box<[Place<u64>]>,
     /// Numbers of other keys.
-    others: HashTable<Place<Tag>>,
+    others: Growing<Place<Tag>>,
     /// The number of the key NULL among words.
     null: Option<u32>,
     entries: Vec<Entry>,
@@ -124,9 +124,9 @@ impl Dictionary {
     pub fn new(codec: &KeyCodec) -> Dictionary {
         Dictionary {
             word_width: codec.word_width(),
-            words: HashTable::new(),
+            words: Growing::new(),
             recent: codec.word_width().iter().flat_map(|_| (0..RECENT).map(nothing_recent)).collect(),
-            others: HashTable::new(),
+            others: Growing::new(),
             null: None,
             entries: Vec::new(),
             bytes: Vec::new(),
@@ -186,7 +186,7 @@ impl Dictionary {
         let mut key = [1; 9];
         key[1..].copy_from_slice(&word.to_le_bytes());
         let id = self.add(&key[..=self.word_width.unwrap_or(8)]);
-        self.words.insert_unique(quick_of_word(word), Place { tag: word, id }, |place| quick_of_word(place.tag));
+        self.words.insert(quick_of_word(word), Place { tag: word, id }, |place| quick_of_word(place.tag));
         id
     }
 
@@ -216,7 +216,7 @@ impl Dictionary {
     #[cold]
     fn add_bytes(&mut self, tag: Tag, key: &[u8]) -> u32 {
         let id = self.add(key);
-        self.others.insert_unique(tag.quick(), Place { tag, id }, |place| place.tag.quick());
+        self.others.insert(tag.quick(), Place { tag, id }, |place| place.tag.quick());
         id
     }
 
@@ -265,13 +265,13 @@ impl Dictionary {
             self.null = None;
         } else if self.word_width.is_some() {
             let word = word_of(key);
-            remove(&mut self.words, quick_of_word(word), id);
+            self.words.remove(quick_of_word(word), |place| place.id == id);
             let place = recent_place(word);
             if self.recent[place].tag == word {
                 self.recent[place] = nothing_recent(place);
             }
         } else {
-            remove(&mut self.others, Tag::of(key).quick(), id);
+            self.others.remove(Tag::of(key).quick(), |place| place.id == id);
         }
         self.free.push(id);
         self.live -= 1;
@@ -342,15 +342,9 @@ impl Dictionary {
     pub fn byte_len(&self) -> usize {
         self.bytes.capacity()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.words.capacity() * (size_of::<Place<u64>>() + 1)
-            + self.others.capacity() * (size_of::<Place<Tag>>() + 1)
+            + self.words.byte_len()
+            + self.others.byte_len()
             + self.free.capacity() * size_of::<u32>()
-    }
-}
-
-fn remove<T>(table: &mut HashTable<Place<T>>, quick: u64, id: u32) {
-    if let Ok(found) = table.find_entry(quick, |place| place.id == id) {
-        found.remove();
     }
 }
 
@@ -421,7 +415,7 @@ mod tests {
             ids.iter().for_each(|id| dictionary.hold(*id));
         }
         (0..keys.len() as u32).chain(0..keys.len() as u32).for_each(|id| dictionary.release(id));
-        assert!(dictionary.is_empty() && dictionary.others.is_empty());
+        assert!(dictionary.is_empty() && dictionary.others.iter().next().is_none());
     }
 
     #[test]

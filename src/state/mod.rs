@@ -3,6 +3,7 @@
 pub mod accumulator;
 pub mod cold;
 pub mod dictionary;
+mod growing;
 pub mod ipc;
 pub mod keys;
 pub mod parked;
