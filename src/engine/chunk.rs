@@ -2,11 +2,12 @@
 
 use super::source;
 use crate::error::{Error, Result};
+use crate::log::numbers::Numbers;
 use crate::log::records::{DecodedValues, LogBatch};
 use arrow::array::{Array, BinaryArray, Int64Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, concat_batches};
-use arrow::datatypes::{ArrowNativeType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 
 /// Rows of a chunk to aim for: large enough to spread the cost of a call, small enough for the caches.
 const TARGET_ROWS: usize = 8192;
@@ -17,13 +18,13 @@ const TARGET_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
     /// Position of each row.
-    pub positions: ScalarBuffer<u64>,
+    pub positions: Numbers<u64>,
     /// Append time of each row, never falling.
-    pub append_us: ScalarBuffer<i64>,
+    pub append_us: Numbers<i64>,
     /// Partition of each row.
     pub partitions: ScalarBuffer<u32>,
     /// Offset of each row within its partition.
-    pub offsets: ScalarBuffer<u64>,
+    pub offsets: Numbers<u64>,
     /// Record timestamps in ms.
     pub timestamps: Int64Array,
     /// Keys.
@@ -48,10 +49,10 @@ impl Chunk {
         Ok(Chunk {
             decoded: joined_decoded(batches)?,
             in_parts,
-            positions: joined_numbers(batches, |batch| &batch.positions),
-            append_us: joined_numbers(batches, |batch| &batch.append_times),
-            partitions: joined_numbers(batches, |batch| &batch.partitions),
-            offsets: joined_numbers(batches, |batch| &batch.offsets),
+            positions: Numbers::concat(batches.iter().map(|batch| &batch.positions)),
+            append_us: Numbers::concat(batches.iter().map(|batch| &batch.append_times)),
+            partitions: joined_partitions(batches),
+            offsets: Numbers::concat(batches.iter().map(|batch| &batch.offsets)),
             timestamps: joined(batches, |batch| &batch.timestamps)?,
             keys: joined(batches, |batch| &batch.keys)?,
             values: joined(batches, |batch| &batch.values)?,
@@ -60,18 +61,11 @@ impl Chunk {
     }
 }
 
-fn joined_numbers<T: ArrowNativeType>(
-    batches: &[LogBatch],
-    column: impl Fn(&LogBatch) -> &ScalarBuffer<T>,
-) -> ScalarBuffer<T> {
+fn joined_partitions(batches: &[LogBatch]) -> ScalarBuffer<u32> {
     if let [one] = batches {
-        return column(one).clone();
+        return one.partitions.clone();
     }
-    let mut all = Vec::with_capacity(batches.iter().map(LogBatch::len).sum());
-    for batch in batches {
-        all.extend_from_slice(column(batch));
-    }
-    all.into()
+    batches.iter().flat_map(|batch| batch.partitions.iter().copied()).collect()
 }
 
 fn joined<A: Array + Clone + 'static>(batches: &[LogBatch], column: impl Fn(&LogBatch) -> &A) -> Result<A> {

@@ -65,7 +65,7 @@ impl Lane {
         emit.counters.null_rowtime += rows.null_rowtime;
         emit.counters.beyond_max_future += rows.beyond_max_future;
         self.reject(rows, emit.outputs);
-        let append_of = |row: &u32| rows.chunk.append_us[*row as usize];
+        let append_of = |row: &u32| rows.chunk.append_us.at(*row as usize);
         let mut from = 0;
         while let Some(first) = rows.rows.get(from) {
             let append_us = append_of(first);
@@ -96,12 +96,12 @@ impl Lane {
         let mut before = Vec::with_capacity(count);
         let (chunk, watermarks) = (&rows.chunk, &rows.watermarks[from..from + count]);
         if rows.rows.len() == chunk.len() {
-            let (partitions, append_us) = (&chunk.partitions[from..from + count], &chunk.append_us[from..from + count]);
+            let (partitions, append_us) = (&chunk.partitions[from..from + count], |row| chunk.append_us.at(from + row));
             self.watermark.records(partitions, append_us, watermarks, &mut before);
         } else {
             for (row, watermark) in rows.rows[from..from + count].iter().zip(watermarks) {
                 let row = *row as usize;
-                before.push(self.watermark.record(chunk.partitions[row], chunk.append_us[row], *watermark));
+                before.push(self.watermark.record(chunk.partitions[row], chunk.append_us.at(row), *watermark));
             }
         }
         let (source, topic) = (self.source, &self.plan.topic);

@@ -40,7 +40,7 @@ impl Segment<'_> {
     /// What happens because of a row.
     pub fn cause(&self, row: u32) -> Cause {
         let row = self.chunk_row(row);
-        Cause::record(self.rows.chunk.append_us[row], self.rows.chunk.positions[row])
+        Cause::record(self.rows.chunk.append_us.at(row), self.rows.chunk.positions.at(row))
     }
 
     /// The row that brings the watermark to `goal`, which lies after the watermark before the segment and not after the last, and the
@@ -53,7 +53,7 @@ impl Segment<'_> {
 
     /// Append time of a row in us.
     pub fn append_us(&self, row: usize) -> i64 {
-        self.rows.chunk.append_us[self.rows.rows[self.from + row] as usize]
+        self.rows.chunk.append_us.at(self.rows.rows[self.from + row] as usize)
     }
 
     /// Positions of rows.

@@ -224,7 +224,7 @@ impl Original<'_> {
     ) {
         let (chunk, row) = (self.chunk, self.row);
         let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
-        let (partition, offset) = (chunk.partitions[row].to_string(), chunk.offsets[row].to_string());
+        let (partition, offset) = (chunk.partitions[row].to_string(), chunk.offsets.at(row).to_string());
         let mut added = vec![("reason", Some(reason.as_bytes()))];
         added.extend(notes.iter().map(|(name, text)| (*name, Some(text.as_bytes()))));
         added.extend([
@@ -237,7 +237,7 @@ impl Original<'_> {
         if chunk.in_parts {
             let headers = encoded(&added);
             let record = OutputRecord { timestamp_ms, key: None, value: None, headers: &headers };
-            outputs.push_unfilled(to, by, &record, (self.source, chunk.positions[row]));
+            outputs.push_unfilled(to, by, &record, (self.source, chunk.positions.at(row)));
             return;
         }
         let mut headers = bytes(&chunk.headers).unwrap_or_default();
@@ -258,7 +258,7 @@ pub(super) fn reject_by_source(
 ) {
     let (row, why) = (rejected.0 as usize, rejected.1);
     let (output, pipeline) = to;
-    let cause = Cause::record(chunk.append_us[row], chunk.positions[row]);
+    let cause = Cause::record(chunk.append_us.at(row), chunk.positions.at(row));
     let record = Original { chunk, row, source: source.0, topic: &source.1.topic };
     record.push((output, OutputStream::Rejected), (cause, pipeline), why, &[], outputs);
 }

@@ -193,14 +193,14 @@ impl Reader {
         let rowtime = kept.batch.column(event_time.rowtime).as_primitive_opt::<TimestampMillisecondType>();
         let rowtime = rowtime.ok_or_else(|| Error::internal("a rowtime column is not TIMESTAMP(3)"))?.values();
         // Append times never fall: what is not too far for the first row is not too far for any.
-        let first_us = chunk.append_us.first().copied().unwrap_or_default();
+        let first_us = chunk.append_us.first().unwrap_or_default();
         let limit_ms = first_us.saturating_add(event_time.max_future_us).div_euclid(US_PER_MS);
         if watermark.null_count() == 0 && rowtime.iter().all(|rowtime| *rowtime <= limit_ms) {
             return Ok((watermark.values().clone(), 0));
         }
         let mut beyond = 0;
         let watermarks = kept.rows.iter().enumerate().map(|(index, row)| {
-            let append_us = i128::from(chunk.append_us[*row as usize]);
+            let append_us = i128::from(chunk.append_us.at(*row as usize));
             let limit_us = append_us + i128::from(event_time.max_future_us);
             let too_far = i128::from(rowtime[index]) * i128::from(US_PER_MS) > limit_us;
             beyond += u64::from(too_far);

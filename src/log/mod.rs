@@ -19,6 +19,7 @@ pub mod inspect;
 mod journal;
 mod keeper;
 mod mutant;
+pub mod numbers;
 mod open;
 mod options;
 mod pending;

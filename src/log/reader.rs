@@ -336,7 +336,7 @@ const WHOLE: usize = usize::MAX;
 
 /// The rows of some partitions of a row group with a position of at least `from` and below `to`.
 fn of_partitions(group: &Group, wanted: &BTreeSet<u32>, from: Position, to: Position) -> Result<Option<LogBatch>> {
-    let position = |row: &u32| group.positions.get(*row as usize).copied().unwrap_or_default();
+    let position = |row: &u32| group.positions.at(*row as usize);
     let inside = |rows: &[u32]| {
         let begin = rows.partition_point(|row| position(row) < from.0);
         let end = rows.partition_point(|row| position(row) < to.0);

@@ -4,6 +4,7 @@ use crate::codec::{CodecError, Reader, put_block, put_varint};
 use crate::error::{Error, Result};
 use crate::format::FormatSpec;
 use crate::log::blank;
+use crate::log::numbers::Numbers;
 use crate::types::{AppendTime, PartitionId, Position, TopicId};
 use arrow::array::{Array, AsArray as _, BinaryArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
@@ -82,13 +83,13 @@ pub struct LogBatch {
     /// The topic.
     pub topic: TopicId,
     /// Position of each row, rising.
-    pub positions: ScalarBuffer<u64>,
+    pub positions: Numbers<u64>,
     /// Append time of each row in us, never falling.
-    pub append_times: ScalarBuffer<i64>,
+    pub append_times: Numbers<i64>,
     /// Partition of each row.
     pub partitions: ScalarBuffer<u32>,
     /// Offset of each row within its partition.
-    pub offsets: ScalarBuffer<u64>,
+    pub offsets: Numbers<u64>,
     /// Timestamp in ms of each row, nullable.
     pub timestamps: Int64Array,
     /// Keys, nullable.
@@ -117,7 +118,7 @@ impl LogBatch {
 
     /// Position of the first row.
     pub fn first_position(&self) -> Position {
-        Position(self.positions.first().copied().unwrap_or_default())
+        Position(self.positions.first().unwrap_or_default())
     }
 
     /// The position after the last row.
@@ -127,7 +128,7 @@ impl LogBatch {
 
     /// Append time of the last row.
     pub fn last_append_time(&self) -> AppendTime {
-        self.append_times.last().map_or(AppendTime::MIN, |last| AppendTime(*last))
+        self.append_times.last().map_or(AppendTime::MIN, AppendTime)
     }
 
     /// True without rows; readers never hand out such a batch.
@@ -176,10 +177,10 @@ impl LogBatch {
         });
         Ok(LogBatch {
             topic: self.topic,
-            positions: pick(&self.positions, rows),
-            append_times: pick(&self.append_times, rows),
+            positions: pick(&self.positions, rows).into(),
+            append_times: pick(&self.append_times, rows).into(),
             partitions: pick(&self.partitions, rows),
-            offsets: pick(&self.offsets, rows),
+            offsets: pick(&self.offsets, rows).into(),
             timestamps: column(&self.timestamps)?.as_primitive().clone(),
             keys: column(&self.keys)?.as_binary().clone(),
             values: column(&self.values)?.as_binary().clone(),
@@ -199,10 +200,10 @@ impl LogBatch {
         };
         Ok(Some(LogBatch {
             topic: first.topic,
-            positions: batches.iter().flat_map(|batch| batch.positions.iter().copied()).collect(),
-            append_times: batches.iter().flat_map(|batch| batch.append_times.iter().copied()).collect(),
+            positions: Numbers::concat(batches.iter().map(|batch| &batch.positions)),
+            append_times: Numbers::concat(batches.iter().map(|batch| &batch.append_times)),
             partitions: batches.iter().flat_map(|batch| batch.partitions.iter().copied()).collect(),
-            offsets: batches.iter().flat_map(|batch| batch.offsets.iter().copied()).collect(),
+            offsets: Numbers::concat(batches.iter().map(|batch| &batch.offsets)),
             timestamps: column(|batch| &batch.timestamps)?.as_primitive().clone(),
             keys: column(|batch| &batch.keys)?.as_binary().clone(),
             values: column(|batch| &batch.values)?.as_binary().clone(),
@@ -221,8 +222,8 @@ impl LogBatch {
 
     /// The rows with a position of at least `from` and below `to`, sharing the bytes; `None` if there are none.
     pub fn between(&self, from: Position, to: Position) -> Option<LogBatch> {
-        let first = self.positions.partition_point(|position| *position < from.0);
-        let end = self.positions.partition_point(|position| *position < to.0);
+        let first = self.positions.partition_point(|position| position < from.0);
+        let end = self.positions.partition_point(|position| position < to.0);
         match (first, end) {
             (0, end) if end == self.len() => Some(self.clone()),
             (first, end) if first < end => Some(self.slice(first, end)),

@@ -111,8 +111,7 @@ impl Stretch {
     /// Whether the row's timestamp is in the stretch, and if so whether it counts.
     fn judge(&self, batch: &LogBatch, row: usize) -> Option<bool> {
         let time = batch.timestamp_ms(row).filter(|time| self.from_ms <= *time && *time < self.to_ms)?;
-        let append_time = batch.append_times.get(row).copied().unwrap_or(i64::MIN);
-        Some(time <= self.latest_ms(AppendTime(append_time)))
+        Some(time <= self.latest_ms(AppendTime(batch.append_times.at(row))))
     }
 
     /// True if the row is in the stretch and counts.
@@ -212,35 +211,36 @@ impl Look {
         Ok(piece.read(&self.shared, &mut self.reader, &self.projection)?.between(self.floor, self.end))
     }
 
-    /// Position of the first record for which `holds` in pieces for which `may`.
+    /// Position of the first record in pieces for which `may` that does not stand `before`, as so many rows of a batch do.
     fn first_row(
         &mut self,
         may: impl Fn(&Statistics) -> bool,
-        holds: impl Fn(&LogBatch, usize) -> bool,
+        before: impl Fn(&LogBatch) -> usize,
     ) -> Result<Option<Position>> {
         let mut from = self.floor;
         while let Some(piece) = self.next(from, &may)? {
             from = piece.about.end;
             let Some(batch) = self.read(&piece)? else { continue };
-            if let Some(row) = (0..batch.len()).find(|row| holds(&batch, *row)) {
-                return Ok(batch.positions.get(row).copied().map(Position));
+            let row = before(&batch);
+            if row < batch.len() {
+                return Ok(Some(Position(batch.positions.at(row))));
             }
         }
         Ok(None)
     }
 
-    /// Position of the last record for which `holds` in pieces for which `may`.
+    /// Position of the last record in pieces for which `may` that stands `before`, as so many rows of a batch do.
     fn last_row(
         &mut self,
         may: impl Fn(&Statistics) -> bool,
-        holds: impl Fn(&LogBatch, usize) -> bool,
+        before: impl Fn(&LogBatch) -> usize,
     ) -> Result<Option<Position>> {
-        let mut before = self.end;
-        while let Some(piece) = self.last(before, &may)? {
-            before = piece.about.first_position;
+        let mut end = self.end;
+        while let Some(piece) = self.last(end, &may)? {
+            end = piece.about.first_position;
             let Some(batch) = self.read(&piece)? else { continue };
-            if let Some(row) = (0..batch.len()).rfind(|row| holds(&batch, *row)) {
-                return Ok(batch.positions.get(row).copied().map(Position));
+            if let Some(row) = before(&batch).checked_sub(1) {
+                return Ok(Some(Position(batch.positions.at(row))));
             }
         }
         Ok(None)
@@ -268,7 +268,7 @@ impl Look {
         let batch = self.read(piece)?;
         if let Some(batch) = batch.as_ref().filter(|_| stretch.exceeds(&piece.about)) {
             let times = (0..batch.len()).filter_map(|row| {
-                let latest_ms = stretch.latest_ms(AppendTime(batch.append_times[row]));
+                let latest_ms = stretch.latest_ms(AppendTime(batch.append_times.at(row)));
                 batch.timestamp_ms(row).filter(|time| *time <= latest_ms)
             });
             let both = times.fold(None, |both: Option<(i64, i64)>, time| match both {
@@ -288,7 +288,7 @@ impl Look {
             from = piece.about.end;
             let Some(batch) = self.read_for(&piece, stretch)? else { continue };
             if let Some(row) = (0..batch.len()).find(|row| stretch.counts(&batch, *row)) {
-                return Ok(batch.positions.get(row).copied().map(Position));
+                return Ok(Some(Position(batch.positions.at(row))));
             }
         }
         Ok(None)
@@ -301,7 +301,7 @@ impl Look {
             before = piece.about.first_position;
             let Some(batch) = self.read_for(&piece, stretch)? else { continue };
             if let Some(row) = (0..batch.len()).rfind(|row| stretch.counts(&batch, *row)) {
-                return Ok(batch.positions.get(row).copied().map(Position));
+                return Ok(Some(Position(batch.positions.at(row))));
             }
         }
         Ok(None)
@@ -312,7 +312,9 @@ impl Look {
         let from = from.max(self.floor);
         match self.next(from, |_| true)? {
             Some(piece) if piece.about.first_position >= from => Ok(Some(piece.about.first_position)),
-            Some(_) => self.first_row(|about| about.end > from, |batch, row| batch.positions[row] >= from.0),
+            Some(_) => {
+                self.first_row(|about| about.end > from, |batch| batch.positions.partition_point(|at| at < from.0))
+            }
             None => Ok(None),
         }
     }
@@ -323,7 +325,7 @@ impl Look {
             Some(piece) if piece.about.end <= before => Ok(Some(piece.about.end)),
             Some(_) => {
                 let inside = |about: &Statistics| about.first_position < before;
-                let found = self.last_row(inside, |batch, row| batch.positions[row] < before.0)?;
+                let found = self.last_row(inside, |batch| batch.positions.partition_point(|at| at < before.0))?;
                 Ok(found.map(|position| position.plus(1)))
             }
             None => Ok(None),
@@ -335,7 +337,7 @@ impl Look {
         let may = |about: &Statistics| about.last_append >= time;
         match self.next(self.floor, may)? {
             Some(piece) if piece.about.first_append >= time => self.first_at(piece.about.first_position),
-            Some(_) => self.first_row(may, |batch, row| batch.append_times[row] >= time.0),
+            Some(_) => self.first_row(may, |batch| batch.append_times.partition_point(|at| at < time.0)),
             None => Ok(None),
         }
     }
@@ -346,8 +348,12 @@ impl Look {
         let found = pieces::with_offset(&self.shared, self.topic.id(), partition, offset)?;
         let Some(piece) = found else { return Ok(None) };
         let Some(batch) = self.read(&piece)? else { return Ok(None) };
-        let row = batch.partitions.iter().zip(batch.offsets.iter()).position(|at| at == (&partition.0, &offset.0));
-        Ok(row.and_then(|row| batch.positions.get(row)).copied().map(Position))
+        let is_there = |row: &usize| batch.partitions[*row] == partition.0 && batch.offsets.at(*row) == offset.0;
+        // Where the batch is of one partition its offsets rise.
+        let near = batch.offsets.partition_point(|at| at < offset.0);
+        let row = Some(near).filter(|row| *row < batch.len() && is_there(row));
+        let row = row.or_else(|| (0..batch.len()).find(is_there));
+        Ok(row.map(|row| Position(batch.positions.at(row))))
     }
 
     /// For each partition the offset of its first record at `from` or behind, or of its next.
@@ -360,8 +366,8 @@ impl Look {
         if let Some(piece) = self.next(from, |_| true)?.filter(|piece| piece.about.first_position < from) {
             pieces_from = piece.about.end;
             if let Some(batch) = self.read(&piece)?.and_then(|batch| batch.between(from, self.end)) {
-                for (partition, offset) in batch.partitions.iter().zip(batch.offsets.iter()) {
-                    firsts.entry(PartitionId(*partition)).or_insert(Offset(*offset));
+                for (row, partition) in batch.partitions.iter().enumerate() {
+                    firsts.entry(PartitionId(*partition)).or_insert_with(|| Offset(batch.offsets.at(row)));
                 }
             }
         }
@@ -390,7 +396,7 @@ impl Look {
                 let partition = batch.partitions[row] as usize;
                 if let (Some(open @ true), Some(end)) = (open.get_mut(partition), ends.get_mut(partition)) {
                     *open = false;
-                    *end = Offset(batch.offsets[row] + 1);
+                    *end = Offset(batch.offsets.at(row) + 1);
                 }
             }
         }

@@ -126,15 +126,21 @@ impl SourceWatermark {
         before
     }
 
-    /// [`record`](Self::record) for each row in order; what it returns is appended to `before`.
-    pub fn records(&mut self, partitions: &[u32], append_us: &[i64], watermarks: &[i64], before: &mut Vec<i64>) {
-        let mut rows = partitions.iter().zip(append_us).zip(watermarks);
+    /// [`record`](Self::record) for each row in order, appended at `append_us(row)`; what it returns is appended to `before`.
+    pub fn records(
+        &mut self,
+        partitions: &[u32],
+        append_us: impl Fn(usize) -> i64,
+        watermarks: &[i64],
+        before: &mut Vec<i64>,
+    ) {
+        let mut rows = partitions.iter().zip(watermarks).enumerate();
         // A partition that alone is active decides alone: a running maximum.
-        if let (Some(first), Some(last_us)) = (partitions.first(), append_us.last())
-            && partitions.iter().all(|partition| partition == first)
+        if let Some(first) = partitions.first()
+            && partitions.iter().fold(0, |others, partition| others | (partition ^ first)) == 0
         {
-            let ((_, append_us), watermark) = rows.next().expect("there is a first row");
-            before.push(self.record(*first, *append_us, *watermark));
+            let (row, (_, watermark)) = rows.next().expect("there is a first row");
+            before.push(self.record(*first, append_us(row), *watermark));
             if self.active == 1 {
                 let (current, mut most) = (self.current, self.least);
                 before.extend(watermarks[1..].iter().map(|watermark| {
@@ -144,14 +150,14 @@ impl SourceWatermark {
                 }));
                 self.current = current.max(most);
                 let slot = &mut self.partitions[*first as usize];
-                (slot.watermark, slot.last_append_us) = (most, *last_us);
+                (slot.watermark, slot.last_append_us) = (most, append_us(partitions.len() - 1));
                 self.least = most;
                 return;
             }
         }
-        for ((partition, append_us), watermark) in rows {
-            let row = self.record(*partition, *append_us, *watermark);
-            before.push(row);
+        for (row, (partition, watermark)) in rows {
+            let watermark_before = self.record(*partition, append_us(row), *watermark);
+            before.push(watermark_before);
         }
     }
 
@@ -260,7 +266,7 @@ mod tests {
                     marks.push(if mark < 0 { BEFORE_ALL } else { mark });
                 }
                 let mut before = Vec::new();
-                all.records(&given, &appends, &marks, &mut before);
+                all.records(&given, |row| appends[row], &marks, &mut before);
                 let single = given.iter().zip(&appends).zip(&marks);
                 let expected: Vec<i64> = single.map(|((p, us), mark)| one.record(*p, *us, *mark)).collect();
                 prop_assert_eq!(before, expected);

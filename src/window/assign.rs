@@ -19,6 +19,16 @@ pub struct Slice {
     pub first_start: i64,
 }
 
+impl Slice {
+    /// Whether all these times fall into it.
+    pub fn holds_all(&self, times: impl Iterator<Item = i64>) -> bool {
+        // A time outside makes one of the distances negative. Without a way out of the loop, which then takes many times at a time.
+        let (start, last) = (self.start, self.end - 1);
+        let outside = |time: i64| time.wrapping_sub(start) | last.wrapping_sub(time);
+        times.fold(0, |any, time| any | outside(time)) >= 0
+    }
+}
+
 /// Cuts time into slices and puts windows together from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slicer {
@@ -198,6 +208,21 @@ mod tests {
         assert_eq!(windows(Slicer::Hop { size: 10, slide: 5, offset: 0 }, -1), [(-10, 0), (-5, 5)]);
         let cumulate = Slicer::Cumulate { max: 10, step: 2, offset: 0 };
         assert_eq!(windows(cumulate, 3), [(0, 4), (0, 6), (0, 8), (0, 10)]);
+    }
+
+    proptest! {
+        #[test]
+        fn times_of_a_slice_are_told_from_all_others(
+            at in prop_oneof![-20i64..20, any::<i64>()],
+            size in prop_oneof![1i64..9, 1..i64::MAX],
+            times in prop::collection::vec((any::<bool>(), prop_oneof![-20i64..20, any::<i64>()]), 0..5),
+        ) {
+            let Some(slice) = tumble(size, 0).slice_of(at) else { return Ok(()) };
+            let near = |(near, time): (bool, i64)| if near { at.saturating_add(time % 20) } else { time };
+            let times: Vec<i64> = times.into_iter().map(near).collect();
+            let inside = times.iter().all(|time| (slice.start..slice.end).contains(time));
+            prop_assert_eq!(slice.holds_all(times.into_iter()), inside);
+        }
     }
 
     #[test]

@@ -176,12 +176,12 @@ impl SliceWindows {
     fn common_slice(&self, rows: &WindowRows, picked: &[u32]) -> Option<Slice> {
         let (first, last) = (*picked.first()? as usize, *picked.last()? as usize);
         let slice = self.slicer.slice_of(rows.times[first])?;
-        let inside = |row: &u32| {
-            let time = rows.times[*row as usize];
-            slice.start <= time && time < slice.end
-        };
         let is_open = slice.first_end <= slice.last_end && self.spec.clock.horizon(rows.before[last]) < slice.first_end;
-        (is_open && picked.iter().all(inside)).then_some(slice)
+        let is_inside = || match picked.len() == rows.times.len() {
+            true => slice.holds_all(rows.times.iter().copied()),
+            false => slice.holds_all(picked.iter().map(|row| rows.times[*row as usize])),
+        };
+        (is_open && is_inside()).then_some(slice)
     }
 
     /// Sorts rows into slices. What closed windows must not see waits until they are emitted.

@@ -14,6 +14,7 @@
 use super::directory::TopicEntry;
 use super::{Codec, narrow, pad, padded};
 use crate::codec::{CodecError, Reader};
+use crate::log::numbers::Numbers;
 use crate::log::records::{ByteColumn, LogBatch, RecordColumns};
 use crate::types::{AppendTime, Position};
 use arrow::array::{BinaryArray, Int64Array};
@@ -248,13 +249,12 @@ pub fn decode(
     let [timestamps, keys, values, headers] = *kinds else {
         return Err(CodecError::Invalid { what: "column kinds", value: kinds.len() as u64 });
     };
-    let positions: Vec<u64> = (first_position.0..).take(rows).collect();
     let batch = LogBatch {
         topic: entry.topic,
-        positions: positions.into(),
-        append_times: vec![append_time.0; rows].into(),
+        positions: Numbers::rising([(first_position.0, rows)]),
+        append_times: Numbers::equal([(append_time.0, rows)]),
         partitions: partitions.into(),
-        offsets: offsets.into(),
+        offsets,
         timestamps: pieces.timestamps(timestamps, rows)?,
         keys: pieces.bytes(keys, rows, "keys")?,
         values: pieces.bytes(values, rows, "values")?,
@@ -287,12 +287,12 @@ fn decode_partitions(pieces: &mut Pieces<'_>, width: u8, entry: &TopicEntry) -> 
 }
 
 /// The offset of each row: rows of a partition take its runs' offsets in order.
-fn offsets(partitions: &[u32], entry: &TopicEntry) -> Result<Vec<u64>, CodecError> {
+fn offsets(partitions: &[u32], entry: &TopicEntry) -> Result<Numbers<u64>, CodecError> {
     if let [run] = &entry.runs[..] {
         if partitions.iter().any(|partition| *partition != run.partition.0) {
             return Err(CodecError::Invalid { what: "partition of a row", value: u64::from(run.partition.0) });
         }
-        return Ok((run.base.0..run.base.0 + partitions.len() as u64).collect());
+        return Ok(Numbers::rising([(run.base.0, partitions.len())]));
     }
     // Runs are few and in order of partition: a cursor per partition finds the run of the next row.
     let mut cursors: Vec<(u32, usize, u32)> = Vec::new();
@@ -314,7 +314,7 @@ fn offsets(partitions: &[u32], entry: &TopicEntry) -> Result<Vec<u64>, CodecErro
         offsets.push(run.base.0 + u64::from(*used));
         *used += 1;
     }
-    Ok(offsets)
+    Ok(offsets.into())
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use super::file::{Extent, FileRecord, GroupSummary, Known, TopicExtent};
 use super::index::{self, GroupEntry, Index, TopicEntry};
 use super::schema::{Own, place_of};
-use super::summary::{count_up, spread};
+use super::summary::spread;
 use crate::codec::xxh64;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::used_schema;
 use crate::log::blank;
 use crate::log::catalog::{MetaRecord, MetaSpace};
+use crate::log::numbers::{Number, Numbers};
 use crate::log::records::{DecodedValues, LogBatch, Projection, ValueColumns};
 use crate::types::TopicId;
 use arrow::array::{
@@ -118,19 +119,19 @@ impl HistoryFile {
             None => ScalarBuffer::from(read.own::<Int32Type>(Own::Partition)?.into_inner()),
         };
         let offsets = match offsets_dense {
-            true => ScalarBuffer::from(dense_offsets(&partitions, &summary.extent)),
-            false => ScalarBuffer::from(read.own::<Int64Type>(Own::Offset)?.into_inner()),
+            true => dense_offsets(&partitions, &summary.extent),
+            false => ScalarBuffer::from(read.own::<Int64Type>(Own::Offset)?.into_inner()).into(),
         };
         let no_headers = || if projection.headers { blank::empty_bytes(rows) } else { blank::null_bytes(rows) };
         let batch = LogBatch {
             topic: summary.topic,
             positions: match positions {
-                Some(stretches) => count_up(stretches, rows).into(),
-                None => read.own::<UInt64Type>(Own::Position)?,
+                Some(stretches) => Numbers::rising(counted(stretches)),
+                None => read.own::<UInt64Type>(Own::Position)?.into(),
             },
             append_times: match append_times {
-                Some(runs) => spread(runs, rows).into(),
-                None => read.own::<TimestampMicrosecondType>(Own::AppendTime)?,
+                Some(runs) => Numbers::equal(counted(runs)),
+                None => read.own::<TimestampMicrosecondType>(Own::AppendTime)?.into(),
             },
             partitions,
             offsets,
@@ -378,18 +379,21 @@ fn without_nulls(column: &ArrayRef, good: u32, undecoded: &[u32]) -> Result<Arra
     filled.map_err(|cause| Error::internal(format!("columns of a history file: {cause}")))
 }
 
+fn counted<T: Number>(runs: &[(T, u32)]) -> impl Iterator<Item = (T, usize)> + '_ {
+    runs.iter().map(|(first, count)| (*first, *count as usize))
+}
+
 /// Offsets that go up by one in each partition.
-fn dense_offsets(partitions: &[u32], extent: &Extent) -> Vec<u64> {
+fn dense_offsets(partitions: &[u32], extent: &Extent) -> Numbers<u64> {
+    if let [only] = extent.partitions.as_slice() {
+        return Numbers::rising([(only.first_offset.0, partitions.len())]);
+    }
     let mut next: Vec<u64> = Vec::new();
     for partition in &extent.partitions {
         next.resize(partition.partition.0 as usize + 1, 0);
         if let Some(next) = next.last_mut() {
             *next = partition.first_offset.0;
         }
-    }
-    if let [only] = extent.partitions.as_slice() {
-        let rows = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
-        return count_up(&[(only.first_offset.0, rows)], partitions.len());
     }
     let offset = |partition: &u32| {
         next.get_mut(*partition as usize).map_or(0, |next| {

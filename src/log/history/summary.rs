@@ -42,15 +42,6 @@ pub(super) fn spread<T: Copy>(runs: &[(T, u32)], rows: usize) -> Vec<T> {
     out
 }
 
-/// The column of these stretches.
-pub(super) fn count_up(stretches: &[(u64, u32)], rows: usize) -> Vec<u64> {
-    let mut out = Vec::with_capacity(rows);
-    for (first, count) in stretches {
-        out.extend(*first..*first + u64::from(*count));
-    }
-    out
-}
-
 /// The summary of batches of one topic, of which at least one has a row. `undecoded`: how many values did not decode, and if
 /// all of those are null.
 pub(super) fn summarize(
@@ -66,8 +57,8 @@ pub(super) fn summarize(
         rows: batches.iter().map(|batch| batch.len() as u64).sum(),
         raw_bytes: batches.iter().map(|batch| raw_bytes(batch) as u64).sum(),
         first_position: first.map_or(Position(0), LogBatch::first_position),
-        last_position: Position(last.and_then(|batch| batch.positions.last()).copied().unwrap_or_default()),
-        first_append_time: AppendTime(first.and_then(|batch| batch.append_times.first()).copied().unwrap_or_default()),
+        last_position: Position(last.and_then(|batch| batch.positions.last()).unwrap_or_default()),
+        first_append_time: AppendTime(first.and_then(|batch| batch.append_times.first()).unwrap_or_default()),
         last_append_time: last.map_or(AppendTime::MIN, LogBatch::last_append_time),
         timestamps_ms: range(batches.iter().map(|batch| &batch.timestamps)),
         partitions,

@@ -358,13 +358,13 @@ impl Group<'_> {
 fn own_column(own: Own, batch: &LogBatch) -> ArrayRef {
     let signed = |value: &u64| value.cast_signed();
     match own {
-        Own::Position => Arc::new(UInt64Array::new(batch.positions.clone(), None)),
+        Own::Position => Arc::new(UInt64Array::new((*batch.positions).clone(), None)),
         Own::Partition => {
             Arc::new(Int32Array::from_iter_values(batch.partitions.iter().map(|value| value.cast_signed())))
         }
         Own::Offset => Arc::new(Int64Array::from_iter_values(batch.offsets.iter().map(signed))),
         Own::AppendTime => {
-            Arc::new(TimestampMicrosecondArray::new(batch.append_times.clone(), None).with_timezone("UTC"))
+            Arc::new(TimestampMicrosecondArray::new((*batch.append_times).clone(), None).with_timezone("UTC"))
         }
         Own::Timestamp => {
             let (values, nulls) = (batch.timestamps.values().clone(), batch.timestamps.nulls().cloned());
