@@ -136,11 +136,17 @@ proptest! {
 
     #[test]
     fn windows_in_rust_and_in_sql_give_the_same_bytes(seed in any::<u32>()) {
-        // Few records are too late for a session, so that not every seed has some.
-        let all = ["o", "o.rejected", "o.late"];
-        for ((in_sql, in_rust), topics) in [(tumbles(), &all[..]), (hops(), &all[..2]), (sessions(), &all[..2])] {
-            twins(u64::from(seed), 1000, (&in_sql, &in_rust), topics);
+        for (in_sql, in_rust) in [tumbles(), hops(), sessions()] {
+            twins(u64::from(seed), 1000, (&in_sql, &in_rust), &["o", "o.rejected"]);
         }
+    }
+}
+
+/// Few records are too late, so that not every seed has some: this one does.
+#[test]
+fn late_records_in_rust_and_in_sql_are_the_same_bytes() {
+    for (in_sql, in_rust) in [tumbles(), hops()] {
+        twins(3, 3000, (&in_sql, &in_rust), &["o", "o.rejected", "o.late"]);
     }
 }
 
