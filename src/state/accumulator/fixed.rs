@@ -38,7 +38,6 @@ struct Fixed<P: ArrowPrimitiveType, F: Fold<P>> {
     types: PhantomData<fn() -> (P, F)>,
 }
 
-// Derived, it would ask P and F to be Clone.
 impl<P: ArrowPrimitiveType, F: Fold<P>> Accumulator for Fixed<P, F> {
     fn grow(&mut self, slots: usize) {
         grow_to(&mut self.states, slots, F::State::default());
