@@ -101,7 +101,7 @@ impl Lane {
         } else {
             for (row, watermark) in rows.rows[from..from + count].iter().zip(watermarks) {
                 let row = *row as usize;
-                before.push(self.watermark.record(chunk.partitions[row], chunk.append_us.at(row), *watermark));
+                before.push(self.watermark.record(chunk.partitions[row], chunk.append_us[row], *watermark));
             }
         }
         let (source, topic) = (self.source, &self.plan.topic);

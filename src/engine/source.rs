@@ -200,7 +200,7 @@ impl Reader {
         }
         let mut beyond = 0;
         let watermarks = kept.rows.iter().enumerate().map(|(index, row)| {
-            let append_us = i128::from(chunk.append_us.at(*row as usize));
+            let append_us = i128::from(chunk.append_us[*row as usize]);
             let limit_us = append_us + i128::from(event_time.max_future_us);
             let too_far = i128::from(rowtime[index]) * i128::from(US_PER_MS) > limit_us;
             beyond += u64::from(too_far);

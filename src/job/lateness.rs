@@ -206,7 +206,7 @@ impl<'a> Range<'a> {
         while let Some(batch) = reader.next(self.end)? {
             for (row, rowtime, watermark) in rowtimes.with_watermarks(&batch)? {
                 let row = row as usize;
-                let limit_ms = batch.append_times.at(row).saturating_add(max_future_us).div_euclid(US_PER_MS);
+                let limit_ms = batch.append_times[row].saturating_add(max_future_us).div_euclid(US_PER_MS);
                 distances.add(batch.partitions[row], rowtime, watermark, rowtime <= limit_ms);
             }
         }

@@ -80,7 +80,7 @@ impl<'a> SourceTimes<'a> {
         while let Some(batch) = reader.next(stretch.end)? {
             for (row, rowtime) in self.rowtimes.of(&batch)? {
                 let row = row as usize;
-                let limit_ms = batch.append_times.at(row).saturating_add(self.max_future_us).div_euclid(1000);
+                let limit_ms = batch.append_times[row].saturating_add(self.max_future_us).div_euclid(1000);
                 if wanted(rowtime) && rowtime <= limit_ms {
                     let at = Position(batch.positions.at(row));
                     if first_only {

@@ -3,7 +3,7 @@
 
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::ArrowNativeType;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 /// What [`Numbers`] are made of.
@@ -43,6 +43,8 @@ struct Runs<T> {
     rising: bool,
     /// First row.
     from: usize,
+    /// The runs that these rows are of: no others are searched.
+    within: Range<usize>,
 }
 
 impl<T: Number> Runs<T> {
@@ -53,7 +55,14 @@ impl<T: Number> Runs<T> {
     }
 
     fn run_of(&self, row: usize) -> usize {
-        self.all.partition_point(|(begin, _)| *begin <= row) - 1
+        self.within.start + self.all[self.within.clone()].partition_point(|(begin, _)| *begin <= row) - 1
+    }
+
+    /// So many rows from `from` on.
+    fn slice(&self, from: usize, rows: usize) -> Runs<T> {
+        let from = self.from + from;
+        let within = if rows == 0 { 0..0 } else { self.run_of(from)..self.run_of(from + rows - 1) + 1 };
+        Runs { from, within, ..self.clone() }
     }
 
     /// The runs of so many rows: first row of the whole column, first number, how many.
@@ -100,8 +109,9 @@ impl<T: Number> Numbers<T> {
             rows += count;
             (rows - count, first)
         });
-        let all = runs.collect();
-        Numbers { runs: Some(Runs { all, rising, from: 0 }), rows, written: OnceLock::new() }
+        let all: Arc<[_]> = runs.collect();
+        let within = 0..all.len();
+        Numbers { runs: Some(Runs { all, rising, from: 0, within }), rows, written: OnceLock::new() }
     }
 
     /// Number of rows.
@@ -114,7 +124,7 @@ impl<T: Number> Numbers<T> {
         self.rows == 0
     }
 
-    /// The number of a row. Panics if there is no such row.
+    /// The number of a row, looked up: who goes through all rows takes the slice. Panics if there is no such row.
     pub fn at(&self, row: usize) -> T {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         match (&self.runs, self.written.get()) {
@@ -148,27 +158,55 @@ impl<T: Number> Numbers<T> {
     pub fn slice(&self, from: usize, rows: usize) -> Numbers<T> {
         assert!(from + rows <= self.rows, "rows {from} to {} of {}", from + rows, self.rows);
         match (&self.runs, self.written.get()) {
-            (Some(runs), None) => {
-                let runs = Runs { from: runs.from + from, ..runs.clone() };
-                Numbers { runs: Some(runs), rows, written: OnceLock::new() }
-            }
+            (Some(runs), None) => Numbers { runs: Some(runs.slice(from, rows)), rows, written: OnceLock::new() },
             _ => self.deref().slice(from, rows).into(),
         }
     }
 
-    /// One column behind the other.
+    /// One column behind the other; a single one is shared.
     pub fn concat<'a>(columns: impl Iterator<Item = &'a Numbers<T>> + Clone) -> Numbers<T>
     where
         T: 'a,
     {
+        let mut rest = columns.clone();
+        if let (Some(only), None) = (rest.next(), rest.next()) {
+            return only.clone();
+        }
         let in_runs = columns.clone().map(|column| Some((column.runs.as_ref()?, column.rows)));
         match in_runs.collect::<Option<Vec<_>>>() {
             Some(parts) if parts.windows(2).all(|pair| pair[0].0.rising == pair[1].0.rising) => {
                 let rising = parts.first().is_some_and(|(runs, _)| runs.rising);
                 Numbers::of_runs(parts.into_iter().flat_map(|(runs, rows)| runs.pieces(rows)), rising)
             }
-            _ => columns.flat_map(|column| column.iter().copied()).collect(),
+            _ => {
+                let mut all = Vec::with_capacity(columns.clone().map(Numbers::len).sum());
+                columns.for_each(|column| all.extend_from_slice(column));
+                all.into()
+            }
         }
+    }
+}
+
+impl Numbers<u64> {
+    /// The rows with this number.
+    pub fn rows_of(&self, number: u64) -> impl Iterator<Item = usize> + '_ {
+        let (runs, plain) = match (&self.runs, self.written.get()) {
+            (Some(runs), None) => (Some(runs), &[][..]),
+            _ => (None, &self[..]),
+        };
+        let rising = runs.is_some_and(|runs| runs.rising);
+        let mut row = 0;
+        let in_runs = runs.into_iter().flat_map(|runs| runs.pieces(self.rows)).flat_map(move |(first, count)| {
+            let begin = row;
+            row += count;
+            let within = match number.checked_sub(first) {
+                Some(more) if rising && more < count as u64 => more as usize..more as usize + 1,
+                Some(0) if !rising => 0..count,
+                _ => 0..0,
+            };
+            within.map(move |more| begin + more)
+        });
+        in_runs.chain(plain.iter().enumerate().filter(move |(_, n)| **n == number).map(|(row, _)| row))
     }
 }
 
@@ -214,6 +252,10 @@ mod tests {
         assert_eq!((fresh().len(), fresh().is_empty()), (plain.len(), plain.is_empty()));
         assert_eq!((fresh().first(), fresh().last()), (plain.first().copied(), plain.last().copied()));
         assert!((0..plain.len()).all(|row| fresh().at(row) == plain[row]));
+        for number in 0..60 {
+            let rows = (0..plain.len()).filter(|row| plain[*row] == number);
+            assert!(fresh().rows_of(number).eq(rows), "{number}");
+        }
         assert_eq!(&fresh()[..], plain);
     }
 

@@ -246,37 +246,39 @@ impl Look {
         Ok(None)
     }
 
-    /// False if the piece was read before and none of its records is in the stretch and counts.
-    fn is_worth_reading(&self, piece: &Piece, stretch: &Stretch) -> bool {
-        if !stretch.exceeds(&piece.about) {
-            return true;
-        }
+    /// The lowest and highest timestamp of a piece's records that count, if that was learned.
+    fn learned(&self, piece: &Piece, stretch: &Stretch) -> Option<Option<(i64, i64)>> {
         let learned = self.shared.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        match learned.counting.get(&self.key(piece)) {
-            Some((max_future_us, times)) if *max_future_us == stretch.max_future_us => {
-                times.is_some_and(|times| stretch.overlaps(times))
-            }
-            _ => true,
-        }
+        let (max_future_us, times) = learned.counting.get(&self.key(piece))?;
+        (*max_future_us == stretch.max_future_us).then_some(*times)
+    }
+
+    fn learn(&self, piece: &Piece, stretch: &Stretch, batch: &LogBatch) {
+        let times = batch.append_times.iter().enumerate().filter_map(|(row, append_time)| {
+            let latest_ms = stretch.latest_ms(AppendTime(*append_time));
+            batch.timestamp_ms(row).filter(|time| *time <= latest_ms)
+        });
+        let both = times.fold(None, |both: Option<(i64, i64)>, time| match both {
+            Some((min, max)) => Some((min.min(time), max.max(time))),
+            None => Some((time, time)),
+        });
+        let mut learned = self.shared.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.insert(self.key(piece), (stretch.max_future_us, both));
     }
 
     /// Reads a piece for its rows in the stretch; `None` if it is known to have none.
     pub fn read_for(&mut self, piece: &Piece, stretch: &Stretch) -> Result<Option<LogBatch>> {
-        if !self.is_worth_reading(piece, stretch) {
+        if !stretch.exceeds(&piece.about) {
+            return self.read(piece);
+        }
+        let known = self.learned(piece, stretch);
+        if known.is_some_and(|times| !times.is_some_and(|times| stretch.overlaps(times))) {
             return Ok(None);
         }
         let batch = self.read(piece)?;
-        if let Some(batch) = batch.as_ref().filter(|_| stretch.exceeds(&piece.about)) {
-            let times = (0..batch.len()).filter_map(|row| {
-                let latest_ms = stretch.latest_ms(AppendTime(batch.append_times.at(row)));
-                batch.timestamp_ms(row).filter(|time| *time <= latest_ms)
-            });
-            let both = times.fold(None, |both: Option<(i64, i64)>, time| match both {
-                Some((min, max)) => Some((min.min(time), max.max(time))),
-                None => Some((time, time)),
-            });
-            let mut learned = self.shared.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            learned.insert(self.key(piece), (stretch.max_future_us, both));
+        // Only of a whole piece: trimming can take of what was learned, but nothing can come to it.
+        if let Some(batch) = batch.as_ref().filter(|_| known.is_none() && piece.about.end <= self.end) {
+            self.learn(piece, stretch, batch);
         }
         Ok(batch)
     }
@@ -348,11 +350,7 @@ impl Look {
         let found = pieces::with_offset(&self.shared, self.topic.id(), partition, offset)?;
         let Some(piece) = found else { return Ok(None) };
         let Some(batch) = self.read(&piece)? else { return Ok(None) };
-        let is_there = |row: &usize| batch.partitions[*row] == partition.0 && batch.offsets.at(*row) == offset.0;
-        // Where the batch is of one partition its offsets rise.
-        let near = batch.offsets.partition_point(|at| at < offset.0);
-        let row = Some(near).filter(|row| *row < batch.len() && is_there(row));
-        let row = row.or_else(|| (0..batch.len()).find(is_there));
+        let row = batch.offsets.rows_of(offset.0).find(|row| batch.partitions[*row] == partition.0);
         Ok(row.map(|row| Position(batch.positions.at(row))))
     }
 
