@@ -3,7 +3,7 @@
 use super::source;
 use crate::error::{Error, Result};
 use crate::log::numbers::Numbers;
-use crate::log::records::{DecodedValues, LogBatch};
+use crate::log::records::{DecodedValues, LogBatch, joined_partitions};
 use arrow::array::{Array, BinaryArray, Int64Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, concat_batches};
@@ -59,13 +59,6 @@ impl Chunk {
             headers: joined(batches, |batch| &batch.headers)?,
         })
     }
-}
-
-fn joined_partitions(batches: &[LogBatch]) -> ScalarBuffer<u32> {
-    if let [one] = batches {
-        return one.partitions.clone();
-    }
-    batches.iter().flat_map(|batch| batch.partitions.iter().copied()).collect()
 }
 
 fn joined<A: Array + Clone + 'static>(batches: &[LogBatch], column: impl Fn(&LogBatch) -> &A) -> Result<A> {

@@ -202,7 +202,7 @@ impl LogBatch {
             topic: first.topic,
             positions: Numbers::concat(batches.iter().map(|batch| &batch.positions)),
             append_times: Numbers::concat(batches.iter().map(|batch| &batch.append_times)),
-            partitions: batches.iter().flat_map(|batch| batch.partitions.iter().copied()).collect(),
+            partitions: joined_partitions(&batches),
             offsets: Numbers::concat(batches.iter().map(|batch| &batch.offsets)),
             timestamps: column(|batch| &batch.timestamps)?.as_primitive().clone(),
             keys: column(|batch| &batch.keys)?.as_binary().clone(),
@@ -230,6 +230,16 @@ impl LogBatch {
             _ => None,
         }
     }
+}
+
+/// The partitions of batches, one behind the other; those of a single one are shared.
+pub(crate) fn joined_partitions(batches: &[LogBatch]) -> ScalarBuffer<u32> {
+    if let [one] = batches {
+        return one.partitions.clone();
+    }
+    let mut all = Vec::with_capacity(batches.iter().map(LogBatch::len).sum());
+    batches.iter().for_each(|batch| all.extend_from_slice(&batch.partitions));
+    all.into()
 }
 
 fn pick<T: ArrowNativeType>(values: &ScalarBuffer<T>, rows: &[u32]) -> ScalarBuffer<T> {
