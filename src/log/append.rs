@@ -18,7 +18,8 @@ pub struct AppendBatch {
     pub topics: Vec<(TopicId, RecordColumns)>,
     /// Metadata records, applied in order when the frame is durable.
     pub meta: Vec<MetaRecord>,
-    /// A reading of the append clock that this batch depends on: after any restart the clock goes on at or after it.
+    /// A reading of an append clock, perhaps of another log, that this batch depends on: from now on, also after any restart, the clock goes on
+    /// at or after it.
     pub clock_floor: Option<AppendTime>,
     /// Who numbered these records, and how: such a batch is in the log once, however often it is appended.
     pub producer: Option<ProducerBatch>,

@@ -169,6 +169,10 @@ impl Shared {
         if request.has_records() {
             self.space.admit(&self.env, request.bytes)?;
         }
+        if let Some(floor) = request.clock_floor {
+            // A savepoint brings the time of another log.
+            self.state().clock.at_least(floor, self.env.clock.monotonic_us());
+        }
         Ok(request)
     }
 

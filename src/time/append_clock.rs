@@ -35,6 +35,13 @@ impl AppendClock {
         self.last
     }
 
+    /// From here on it gives no time before `floor`, which may be that of another clock.
+    pub fn at_least(&mut self, floor: AppendTime, monotonic_us: u64) {
+        if floor > self.last {
+            (self.last, self.moved_to_us) = (floor, self.moved_to_us.max(monotonic_us));
+        }
+    }
+
     /// The last time given out.
     pub fn last(&self) -> AppendTime {
         self.last
@@ -55,6 +62,17 @@ mod tests {
         assert_eq!(clock.read(920, 27), AppendTime(1015));
         assert_eq!(clock.read(1100, 207), AppendTime(1105));
         assert_eq!(clock.read(1111, 218), AppendTime(1111));
+    }
+
+    #[test]
+    fn another_clock_that_was_ahead_holds() {
+        let mut clock = AppendClock::new(AppendTime::MIN, 0);
+        clock.read(1000, 0);
+        clock.at_least(AppendTime(900), 10);
+        assert_eq!(clock.read(1010, 10), AppendTime(1010));
+        clock.at_least(AppendTime(5000), 20);
+        assert_eq!(clock.read(1020, 20), AppendTime(5000));
+        assert_eq!(clock.read(1030, 30), AppendTime(5005), "half the monotonic rate from there on");
     }
 
     #[test]
