@@ -69,6 +69,15 @@ fn summary(window: &Explained) -> String {
         "-- {} {} {}: {records} records, {results} results, {late} too late",
         window.output, window.window, window.group
     );
+    let mut states = window.events.iter().filter_map(|event| match event.what {
+        Happened::State(position) => Some(position),
+        _ => None,
+    });
+    if let Some(position) = states.next() {
+        text.push_str(&format!(
+            "; it began with the state of a savepoint at position {position}, whose records are not named"
+        ));
+    }
     if window.is_open {
         text.push_str("; it is still open, the last result is what it holds so far");
     }
@@ -77,6 +86,7 @@ fn summary(window: &Explained) -> String {
 
 fn name(event: &Event) -> &'static str {
     match event.what {
+        Happened::State(_) => "state",
         Happened::Record(_) => "record",
         Happened::Late(_) => "late",
         Happened::Result(_) => "result",
@@ -86,12 +96,16 @@ fn name(event: &Event) -> &'static str {
 /// Append time, topic, partition, offset, position, rowtime, watermark.
 fn place(event: &Event) -> [Value; 7] {
     let record = event.record.as_ref();
+    let position = match event.what {
+        Happened::State(position) => Some(position),
+        _ => record.map(|record| record.position),
+    };
     [
         json!(event.at.map(append_time)),
         json!(record.map(|record| &record.topic)),
         json!(record.map(|record| record.partition.0)),
         json!(record.map(|record| record.offset.0)),
-        json!(record.map(|record| record.position.0)),
+        json!(position.map(|position| position.0)),
         json!(record.and_then(|record| record.seen.as_ref()).and_then(|seen| seen.rowtime_ms).map(time)),
         json!(event.watermark_ms.map(time)),
     ]
@@ -101,7 +115,7 @@ fn windows(what: &Happened) -> Vec<String> {
     match what {
         Happened::Record(inner) => inner.iter().map(Window::to_string).collect(),
         Happened::Late(missed) => missed.iter().map(Window::to_string).collect(),
-        Happened::Result(_) => Vec::new(),
+        Happened::Result(_) | Happened::State(_) => Vec::new(),
     }
 }
 
@@ -118,6 +132,7 @@ fn value(event: &Event) -> Value {
 /// A row of the table for people.
 fn short(event: &Event, rows: bool) -> Vec<Value> {
     let what = match &event.what {
+        Happened::State(_) => "at the start, from a savepoint: the records before this position".to_owned(),
         Happened::Record(None) => String::new(),
         Happened::Record(Some(inner)) => format!("by way of {inner}"),
         Happened::Late(missed) => {
@@ -138,7 +153,7 @@ fn short(event: &Event, rows: bool) -> Vec<Value> {
     let row = match event.what {
         Happened::Result(_) => value(event),
         Happened::Record(_) | Happened::Late(_) if rows => decoded(event),
-        Happened::Record(_) | Happened::Late(_) => Value::Null,
+        Happened::Record(_) | Happened::Late(_) | Happened::State(_) => Value::Null,
     };
     let [at, _, partition, offset, position, rowtime, watermark] = place(event);
     vec![json!(name(event)), at, partition, offset, position, rowtime, watermark, json!(what), row]
@@ -162,7 +177,7 @@ fn long(window: &Explained, event: &Event, rows: bool) -> Vec<Value> {
             json!(result.reason),
             value(event),
         ]),
-        Happened::Record(_) | Happened::Late(_) => row.extend([const { Value::Null }; 5]),
+        Happened::Record(_) | Happened::Late(_) | Happened::State(_) => row.extend([const { Value::Null }; 5]),
     }
     row.push(json!(windows(&event.what)));
     row.extend(rows.then(|| decoded(event)));

@@ -74,7 +74,7 @@ fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<
         Some(file) => submission(context, file, Some(name))?,
         None => Submission { name, file: live.file.clone(), sql: live.sql.clone(), ..Submission::default() },
     };
-    let from = live.from.clone();
+    let from = registered.replay_from(log)?;
     let (to, rate_max) = (args.to.clone(), args.max_rate);
     let submission = Submission { from, to, publish_from_ms, rate_max, is_again: true, ..base };
     // Claimed before it is there: else `kappa up` would begin with it.

@@ -78,9 +78,10 @@ pub(super) fn replay_file(
     refuse_submitted(log, job)?;
     take_files(context, log, job)?;
     let base = Request { restart: args.restart, ..engine };
+    let request = job::replay_request(log, job, base)?;
     let request = match &args.to {
-        Some(to) => Request { to: Some(parse_point(to)?), bounded: true, flush: true, ..base },
-        None => job::replay_request(log, job, base)?,
+        Some(to) => Request { to: Some(parse_point(to)?), flush: true, ..request },
+        None => request,
     };
     execute(context, log, job, &request, &context.printer(&args.show), stop)
 }

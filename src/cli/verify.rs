@@ -5,7 +5,10 @@ use super::args::Verify;
 use super::context::Context;
 use super::printer::Printer;
 use crate::error::Result;
-use crate::job::{self, CalledFunction, Difference, SpanCheck, SpanState, StreamName, VerifyReport, VerifyRequest};
+use crate::job::{
+    self, CalledFunction, Difference, SpanCheck, SpanState, StreamName, VerifiedFrom, VerifyReport, VerifyRequest,
+};
+use crate::types::AppendTime;
 use chrono::DateTime;
 use serde_json::{Value, json};
 
@@ -28,6 +31,9 @@ pub(super) fn run(context: &Context, args: Verify) -> Result<Status> {
     } else {
         show_outputs(&printer, &report)?;
     }
+    if let Some(from) = &report.from {
+        context.talk(&from_line(from, &report.streams));
+    }
     let status = if report.is_equal() { Status::Done } else { Status::Differs };
     report.streams.iter().zip(&report.gone).filter_map(gone_line).for_each(|line| context.talk(&line));
     for line in report.differences.iter().flat_map(|difference| difference_lines(difference, &report.functions)) {
@@ -39,6 +45,9 @@ pub(super) fn run(context: &Context, args: Verify) -> Result<Status> {
 }
 
 fn show_outputs(printer: &Printer, report: &VerifyReport) -> Result<()> {
+    let from = report.from.as_ref();
+    // People are told in a sentence.
+    let is_long = !printer.is_table();
     let rows: Vec<Vec<Value>> = report
         .streams
         .iter()
@@ -49,21 +58,17 @@ fn show_outputs(printer: &Printer, report: &VerifyReport) -> Result<()> {
             let output = name.topic.as_ref().unwrap_or(&name.table);
             let digest = |digest: u64| format!("{digest:016x}");
             let is_equal = !report.differences.iter().any(|difference| difference.output == *output);
-            json!([
-                output,
-                recorded.rows,
-                recomputed.rows,
-                digest(recorded.digest),
-                digest(recomputed.digest),
-                is_equal
-            ])
-        })
-        .filter_map(|row| match row {
-            Value::Array(cells) => Some(cells),
-            _ => None,
+            let mut row = vec![json!(output), json!(recorded.rows), json!(recomputed.rows)];
+            row.extend([json!(digest(recorded.digest)), json!(digest(recomputed.digest)), json!(is_equal)]);
+            let place = [json!(from.map(|from| from.position.0)), json!(from.map(|from| time(from.clock)))];
+            let unverified = json!(from.map_or(0, |from| from.rows[at]));
+            row.extend(place.into_iter().chain([unverified]).filter(|_| is_long));
+            row
         })
         .collect();
-    printer.table(&["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"], &rows)
+    let mut columns = vec!["output", "rows", "recomputed_rows", "digest", "recomputed_digest", "equal"];
+    columns.extend(["verified_from", "verified_from_time", "unverified_rows"].into_iter().filter(|_| is_long));
+    printer.table(&columns, &rows)
 }
 
 fn show_spans(printer: &Printer, report: &VerifyReport) -> Result<()> {
@@ -86,10 +91,34 @@ fn show_spans(printer: &Printer, report: &VerifyReport) -> Result<()> {
     printer.table(&["output", "first_row", "last_row", "position", "digest", "state"], &rows)
 }
 
+/// From where on the output was verified, and what that leaves out.
+fn from_line(from: &VerifiedFrom, streams: &[StreamName]) -> String {
+    let VerifiedFrom { topic, complete_from, position, clock, rows } = from;
+    let rows = streams.iter().zip(rows).filter(|(_, rows)| **rows > 0);
+    let rows: Vec<String> =
+        rows.map(|(name, rows)| format!("{rows} of '{}'", name.topic.as_ref().unwrap_or(&name.table))).collect();
+    let left_out = match rows.is_empty() {
+        true => "no row had been written before".to_owned(),
+        false => format!("the rows written before were not: {}", rows.join(", ")),
+    };
+    format!(
+        "records of '{topic}' before position {complete_from} are gone: verified from position {position} ({}) on, with the state of a \
+         checkpoint; {left_out}",
+        time(*clock)
+    )
+}
+
+fn time(clock: AppendTime) -> String {
+    let time = DateTime::from_timestamp_micros(clock.0);
+    time.map_or_else(|| clock.0.to_string(), |time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+}
+
 /// That a topic does not hold all rows any more.
 fn gone_line((name, gone): (&StreamName, &u64)) -> Option<String> {
     let topic = name.topic.as_ref().filter(|_| *gone > 0)?;
-    Some(format!("the first {gone} rows of '{topic}' are gone from the topic: they are held against digests only"))
+    Some(format!(
+        "the first {gone} rows of '{topic}' are held against digests only: not all of them are in that topic any more"
+    ))
 }
 
 /// The first difference of an output, and what may be the cause.

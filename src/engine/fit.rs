@@ -3,6 +3,7 @@
 
 use super::EngineState;
 use super::image::no_output;
+use super::operators::has_accumulators;
 use super::plan::{JobPlan, PipelinePlan, RankPlan, Step, WindowPlan};
 use super::stage::described;
 use crate::error::{Error, Result};
@@ -158,10 +159,10 @@ fn misfits(from: &[PipelineShape], to: &[PipelineShape]) -> Vec<String> {
 
 /// The aggregation that a table of keys belongs to, and how to call it; `None`: no such table.
 fn window_of<'a>(section: &str, plan: &'a JobPlan) -> Option<(&'a WindowPlan, String)> {
-    let mut words = section.split('/');
-    let pipeline: usize = words.next()?.strip_prefix("pipeline-")?.parse().ok()?;
-    let step: usize = words.next()?.strip_prefix("step-")?.parse().ok()?;
-    if !words.any(|word| matches!(word, "slice" | "emitted" | "sessions" | "open")) {
+    let (pipeline, rest) = section.strip_prefix("pipeline-")?.split_once('/')?;
+    let (step, table) = rest.strip_prefix("step-")?.split_once('/')?;
+    let (pipeline, step): (usize, usize) = (pipeline.parse().ok()?, step.parse().ok()?);
+    if !has_accumulators(table) && table.split('/').next() != Some("emitted") {
         return None;
     }
     let plan_of = plan.pipelines.get(pipeline)?;

@@ -176,14 +176,20 @@ impl Engine {
         Engine::with_codecs(plan, &partitions_of_source, options, CODECS, None)
     }
 
-    /// An engine that notes what makes the results that are asked for, beside computing them.
+    /// An engine that notes what makes the results that are asked for, beside computing them: at the start of its input, or from a state, of
+    /// which it knows that it had a part in a result.
     pub fn traced(
         plan: Arc<JobPlan>,
         partitions_of_source: &[u32],
         options: EngineOptions,
         asked: &Asked,
+        state: Option<&EngineState>,
     ) -> Result<Engine> {
-        Engine::with_codecs(plan, partitions_of_source, options, CODECS, Some(asked))
+        let engine = Engine::with_codecs(plan, partitions_of_source, options, CODECS, Some(asked))?;
+        match state {
+            Some(state) => engine.loaded(state),
+            None => Ok(engine),
+        }
     }
 
     fn with_codecs(

@@ -7,7 +7,7 @@ use super::operators::window_count::CountWindows;
 use super::operators::window_rank::{RANKED, RankWindows, Ranked, row_of};
 use super::operators::window_session::SessionWindows;
 use super::operators::window_slices::SliceWindows;
-use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error};
+use super::operators::{Course, Fired, Rows, WindowOperator, WindowRows, WindowSpec, arrow_error, has_accumulators};
 use super::output::Cause;
 use super::plan::{AggregateCall, Emission, NamedExpr, RankPlan, Step, TimeDomain, WindowKind, WindowPlan};
 use super::source::batch;
@@ -241,12 +241,14 @@ impl Stage {
             (name, Input::Rank { .. }) if name.split('/').next() == Some(RANKED) => {
                 let origin: Vec<u32> = (0u32..).take(rows.num_rows()).collect();
                 let before = vec![BEFORE_ALL; origin.len()].into();
+                let places = |rows: &[u32]| vec![trace::IN_STATE; rows.len()];
                 let mut rows =
                     Rows { batch: rows.clone(), origin: origin.clone(), rejected: Vec::new(), null_rowtime: 0 };
-                let input = self.ranked(&mut rows, &Origins { before: &before, positions: None })?;
+                let input = self.ranked(&mut rows, &Origins { before: &before, positions: Some(&places) })?;
                 let course = Course { of_row: &|_| Cause::END, reached: &|_| (Cause::END, BEFORE_ALL) };
                 self.operator.take(&input, &origin, &course, &mut Fired::default())
             }
+            _ if self.traced.is_some() && has_accumulators(name) => self.operator.load(name, &trace::marked(rows)?),
             _ => self.operator.load(name, rows),
         }
     }

@@ -6,14 +6,15 @@ use super::operators::{Fired, Rows, WindowRows};
 use super::output::{Cause, Firing};
 use super::plan::WindowKind;
 use super::segment::Segment;
+use super::source::batch;
 use super::stage::Stage;
 use crate::error::{Error, Result};
 use crate::format::{self, CsvOptions, Encoder, FormatSpec, JsonOptions};
-use crate::state::accumulator::{AggregateFunction, AggregateSpec};
+use crate::state::accumulator::{AggregateFunction, AggregateSpec, Update, build};
 use crate::types::AppendTime;
 use crate::window::Window;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub enum Part {
     Record(u64, i64),
     /// The result of an inner window.
     Window(Arc<Inner>),
+    /// What the state that the engine began from held for it: rows that are not known.
+    State,
 }
 
 impl Part {
@@ -74,12 +77,22 @@ impl Part {
     pub fn records(&self) -> Vec<(u64, i64, Option<Window>)> {
         match self {
             Part::Record(position, watermark) => vec![(*position, *watermark, None)],
+            Part::State => Vec::new(),
             Part::Window(inner) => {
                 let records = inner.parts.iter().flat_map(Part::records);
                 records
                     .map(|(position, watermark, window)| (position, watermark, window.or(Some(inner.window))))
                     .collect()
             }
+        }
+    }
+
+    /// Whether something of it was in the state that the engine began from.
+    pub fn is_of_state(&self) -> bool {
+        match self {
+            Part::Record(..) => false,
+            Part::Window(inner) => inner.parts.iter().any(Part::is_of_state),
+            Part::State => true,
         }
     }
 }
@@ -201,6 +214,27 @@ pub(super) fn arguments(places: Vec<u64>, before: &[i64]) -> [ArrayRef; 2] {
     [Arc::new(UInt64Array::from(places)), Arc::new(Int64Array::from(before.to_vec()))]
 }
 
+/// The place of what was in the state that the engine began from.
+pub(super) const IN_STATE: u64 = u64::MAX;
+
+/// Keys with accumulators that were saved without a trace, with one: each has gathered that it was in the state.
+pub(super) fn marked(rows: &RecordBatch) -> Result<RecordBatch> {
+    let count = rows.num_rows();
+    let slots: Vec<u32> = (0u32..).take(count).collect();
+    let mut fields: Vec<_> = rows.schema_ref().fields().iter().cloned().collect();
+    let mut columns = rows.columns().to_vec();
+    let values = arguments(vec![IN_STATE; count], &vec![i64::MIN; count]);
+    for ((spec, column), values) in aggregates().iter().zip(&self::columns()).zip(&values) {
+        let mut gathered = build(spec)?;
+        gathered.grow(count);
+        gathered.update(&Update { slots: &slots, rows: &slots, values: Some(values), positions: &[] });
+        let name = |field: &Field| format!("{}.{}", column.name(), field.name());
+        fields.extend(gathered.state_fields().into_iter().map(|field| Arc::new(field.clone().with_name(name(&field)))));
+        columns.extend(gathered.save(&slots)?);
+    }
+    batch(&Arc::new(Schema::new(fields)), columns, count)
+}
+
 /// The rows that the gathered columns name, of each result.
 pub(super) fn lineage(places: &ArrayRef, before: &ArrayRef) -> Result<Lineage> {
     let missing = || Error::internal("a trace without its columns");
@@ -307,14 +341,18 @@ impl Trace {
 
     fn parts(&self, stage: usize, rows: &[(u64, i64)]) -> Vec<Part> {
         let behind = self.behind_ms;
+        let is_in_state = |(place, _): &&(u64, i64)| *place == IN_STATE;
+        // Each slice of a window says so.
+        let state = rows.iter().find(is_in_state).map(|_| Part::State);
+        let rows = rows.iter().filter(|row| !is_in_state(row));
         let mut parts: Vec<Part> = match stage {
-            0 => rows.iter().map(|(position, before)| Part::Record(*position, before.saturating_add(behind))).collect(),
-            _ => rows.iter().filter_map(|(n, _)| self.waiting[stage].get(n).cloned().map(Part::Window)).collect(),
+            0 => rows.map(|(position, before)| Part::Record(*position, before.saturating_add(behind))).collect(),
+            _ => rows.filter_map(|(n, _)| self.waiting[stage].get(n).cloned().map(Part::Window)).collect(),
         };
         if stage == 0 {
             parts.sort_by_key(|part| if let Part::Record(position, _) = part { *position } else { 0 });
         }
-        parts
+        state.into_iter().chain(parts).collect()
     }
 
     /// Results of a stage are rows of the next one, numbered from `first`.
@@ -423,5 +461,5 @@ impl Trace {
 
 /// The schema of group keys.
 pub(super) fn group_schema<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
-    Arc::new(arrow::datatypes::Schema::new(fields.cloned().collect::<Vec<_>>()))
+    Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
 }

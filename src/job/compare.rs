@@ -1,7 +1,8 @@
 //! Recomputed rows against recorded ones: row by row in the topic, span by span in the digests that the run kept.
 
 use super::Job;
-use super::drive::Sink;
+use super::checkpoint::Restored;
+use super::drive::{At, Sink};
 use super::emit::{STREAMS, StreamName, record_digest, stream_index, stream_names};
 use super::record::{Progress, StreamProgress};
 use super::route::{Place, Routes};
@@ -134,7 +135,7 @@ pub(super) struct Stream {
     pub recorded: StreamProgress,
     pub seen: StreamProgress,
     pub difference: Option<Difference>,
-    /// Rows that the topic has lost by retention: only digests know them.
+    /// Rows that the topic has lost by retention, or that may lie in any of several: only digests know them.
     pub gone: u64,
     /// Rows that are compared.
     pub compared: Range<u64>,
@@ -203,6 +204,11 @@ impl Comparer {
         Ok(Comparer { streams, is_final: progress.is_final, scratch: Vec::new() })
     }
 
+    /// Rows are recomputed from this state on: those before it are not compared.
+    pub fn begin(&mut self, state: &Restored) -> Result<()> {
+        self.streams.iter_mut().zip(&state.streams).try_for_each(|(stream, before)| stream.begin(*before, &state.at))
+    }
+
     /// The last comparisons, when all rows are recomputed.
     pub fn finish(&mut self, is_final: bool) -> Result<()> {
         for stream in &mut self.streams {
@@ -222,6 +228,36 @@ impl Stream {
             end: *end,
             state: *state,
         })
+    }
+
+    /// Its rows lie in several topics, and nobody knows which ones where.
+    fn is_anywhere(&self) -> bool {
+        self.gone > 0 && self.routes.stretches(self.index).next().is_some()
+    }
+
+    /// The rows of `before` are there, and do not come again. The span in which they end is two: before them and behind.
+    fn begin(&mut self, before: StreamProgress, at: &At) -> Result<()> {
+        let StreamProgress { rows, digest } = before;
+        // Which topic each of them is in depends on its window, which nobody computes.
+        if self.routes.stretches(self.index).next().is_some() && rows > 0 {
+            self.gone = self.recorded.rows;
+        }
+        if let Some(cursor) = self.cursors.get_mut(&Place::Own) {
+            for _ in self.gone..rows {
+                cursor.next()?;
+            }
+        }
+        let place = self.marks.partition_point(|mark| mark.rows < rows);
+        if rows > 0 && self.marks.get(place).is_none_or(|mark| mark.rows > rows) {
+            let latest_ms = place.checked_sub(1).map_or(i64::MIN, |before| self.marks[before].latest_ms);
+            let (position, clock_us) = (at.position.0, at.clock.0);
+            self.marks.insert(place, Mark { rows, digest, position, clock_us, latest_ms });
+            self.states.insert(place, SpanState::NotCompared);
+        }
+        self.passed = self.marks.partition_point(|mark| mark.rows <= rows);
+        self.compared.start = self.compared.start.max(rows);
+        self.seen = before;
+        Ok(())
     }
 
     fn output(&self) -> &str {
@@ -354,7 +390,7 @@ impl Stream {
             };
             self.differs(None, "the row does not come again", found);
             self.seen.rows -= 1;
-        } else if let (true, Some(cursor)) = (is_final, self.cursors.get_mut(&Place::Own))
+        } else if let (true, Some(cursor)) = (is_final && !self.is_anywhere(), self.cursors.get_mut(&Place::Own))
             && let Some((batch, at)) = cursor.next()?
         {
             let found = (batch.timestamp_ms(at), text(bytes_at(&batch.keys, at)), text(bytes_at(&batch.values, at)));

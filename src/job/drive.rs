@@ -181,10 +181,20 @@ impl Strides {
 pub(super) enum Begin<'b> {
     /// At the start.
     Start,
-    /// At the start, noting what makes the results that are asked for.
-    Traced(&'b Asked),
     /// From a state.
     Restored(&'b EngineState, At),
+    /// At the start or from a state, noting what makes the results that are asked for.
+    Traced(&'b Asked, Option<(&'b EngineState, At)>),
+}
+
+impl<'b> Begin<'b> {
+    fn state(self) -> Option<(&'b EngineState, At)> {
+        match self {
+            Begin::Start => None,
+            Begin::Restored(state, at) => Some((state, at)),
+            Begin::Traced(_, state) => state,
+        }
+    }
 }
 
 /// How a run treats what it computes.
@@ -234,7 +244,8 @@ impl<'a> Drive<'a> {
         let topics = job.source_topics(log)?;
         let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id()).collect();
         let partitions: Vec<u32> = topics.iter().map(|topic| topic.partitions()).collect();
-        let reached = if let Begin::Restored(_, at) = begin { at.position } else { Position(0) };
+        let restored = begin.state();
+        let reached = restored.map_or(Position(0), |(_, at)| at.position);
         let starts: Vec<Position> = starts.iter().map(|start| Position(*start).max(reached)).collect();
         let first = starts.iter().copied().min().unwrap_or_default();
         let mut sources: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
@@ -247,10 +258,12 @@ impl<'a> Drive<'a> {
         let plan = Arc::clone(&job.plan);
         let throttle = options.rate_max.map(Throttle::new);
         let start = At { position: first, clock: AppendTime::MIN, records_clock: AppendTime::MIN, bytes: 0 };
-        let (engine, at) = match begin {
-            Begin::Start => (Engine::new(plan, partitions, engine_options)?, start),
-            Begin::Traced(asked) => (Engine::traced(plan, &partitions, engine_options, asked)?, start),
-            Begin::Restored(state, at) => (Engine::restore(plan, partitions, engine_options, state)?, at),
+        let at = restored.map_or(start, |(_, at)| at);
+        let state = restored.map(|(state, _)| state);
+        let engine = match (begin, state) {
+            (Begin::Traced(asked, _), _) => Engine::traced(plan, &partitions, engine_options, asked, state)?,
+            (_, Some(state)) => Engine::restore(plan, partitions, engine_options, state)?,
+            (_, None) => Engine::new(plan, partitions, engine_options)?,
         };
         Ok(Drive {
             strides: Strides {

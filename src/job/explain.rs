@@ -1,7 +1,8 @@
 //! `explain`: which records made a result, what brought it out, and which records came too late for it, recomputed from the log by the
 //! engine itself with a trace.
 
-use super::drive::{Begin, Drive, DriveOptions, Observer, Sink};
+use super::checkpoint::{self, Restored};
+use super::drive::{At, Begin, Drive, DriveOptions, Observer, Sink};
 use super::record::{Progress, RunRecord};
 use super::{Job, bounds, parts, recorded};
 use crate::engine::plan::Step;
@@ -54,6 +55,9 @@ pub struct NamedRecord {
 /// What happened to a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happened {
+    /// The run began with the state of a savepoint at this position, which held something for it: what came before is in the results,
+    /// and its records are not known.
+    State(Position),
     /// A record went into it, in a nest by way of this inner window.
     Record(Option<Window>),
     /// A result came out.
@@ -110,7 +114,8 @@ impl Sink for Nowhere {
 pub fn explain(log: &Log, job: &Job, question: &Question, observer: &mut dyn Observer) -> Result<Vec<Explained>> {
     let asked = asked(job, question)?;
     let run = recorded(log, job)?;
-    let mut seen = recompute(log, job, question, &asked, run.as_ref(), observer)?;
+    let base = checkpoint::base(log, &job.key())?;
+    let mut seen = recompute(log, job, question, &asked, (run.as_ref(), base.as_ref()), observer)?;
     let is_final = run
         .as_ref()
         .is_some_and(|(record, progress)| record.flush && progress.as_ref().is_some_and(|progress| progress.is_final));
@@ -129,7 +134,11 @@ pub fn explain(log: &Log, job: &Job, question: &Question, observer: &mut dyn Obs
         let is_open = !is_final && results.last().is_some_and(|result| result.by == CausedBy::End);
         let output = &job.plan.outputs[job.plan.pipelines[pipeline].output];
         let output = job.output_topic(output).unwrap_or_else(|| output.table.clone());
-        let events = events(log, job, pipeline, results, late)?;
+        let is_of_state = results.iter().flat_map(|result| &result.parts).any(Part::is_of_state);
+        let mut events = events(log, job, pipeline, results, late)?;
+        if let Some(base) = base.as_ref().filter(|_| is_of_state) {
+            events.insert(0, begun(&base.at));
+        }
         explained.push(Explained { output, window, group, events, is_open });
     }
     Ok(explained)
@@ -164,12 +173,18 @@ fn asked(job: &Job, question: &Question) -> Result<Asked> {
     }
 }
 
+/// That a window was in the state that the run began from.
+fn begun(at: &At) -> Event {
+    let clock = Some(at.clock).filter(|clock| *clock > AppendTime::MIN);
+    Event { what: Happened::State(at.position), record: None, at: clock, watermark_ms: None }
+}
+
 fn recompute(
     log: &Log,
     job: &Job,
     question: &Question,
     asked: &Asked,
-    run: Option<&(RunRecord, Option<Progress>)>,
+    (run, base): (Option<&(RunRecord, Option<Progress>)>, Option<&Restored>),
     observer: &mut dyn Observer,
 ) -> Result<Tracing> {
     let starts = match run {
@@ -182,7 +197,8 @@ fn recompute(
         accept_loss: question.accept_loss,
         ..DriveOptions::default()
     };
-    let mut drive = Drive::with(log, job, &starts, options, Begin::Traced(asked))?;
+    let begin = Begin::Traced(asked, base.map(|base| (&base.state, base.at)));
+    let mut drive = Drive::with(log, job, &starts, options, begin)?;
     let reading = log.clock();
     let (end, clock) = match run {
         Some((_, Some(progress))) if progress.is_final => (progress.position(), progress.clock()),

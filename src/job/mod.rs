@@ -45,7 +45,7 @@ pub use record::{Progress, RunRecord, StreamProgress};
 pub use run::{Outcome, Request, RunReport, replay_request, run, run_claimed};
 pub use spans::{Mark, Marks, Spans};
 pub use supervise::{Watch, request_of, up};
-pub use verify::{CalledFunction, VerifyReport, VerifyRequest, verify};
+pub use verify::{CalledFunction, VerifiedFrom, VerifyReport, VerifyRequest, verify};
 
 use crate::engine::OutputStream;
 use crate::engine::plan::{JobPlan, OutputPlan};

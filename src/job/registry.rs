@@ -5,7 +5,7 @@
 
 use super::live_checks::is_of;
 use super::run::{forget, forgotten, recorded_run, refuse_foreign_outputs};
-use super::{Job, STREAMS, checkpoint, runs};
+use super::{Job, STREAMS, checkpoint, runs, savepoint};
 use crate::engine::functions::FunctionRegistry;
 use crate::engine::plan::JobPlan;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +55,7 @@ pub struct JobVersion {
     pub sql: String,
     /// Digest of its plan.
     pub plan_digest: u64,
-    /// Where it starts, as typed; `None`: where the tables say.
+    /// Where it starts, as typed; `None`: where the tables say. `state:RUN`: with the state that another run began from.
     pub from: Option<String>,
     /// Where it ends, as typed; `None`: it follows the log.
     pub to: Option<String>,
@@ -72,6 +72,14 @@ impl JobVersion {
     pub fn label(&self) -> String {
         label(self.number)
     }
+}
+
+/// In [`JobVersion::from`] in front of the key of a run that began from a state.
+const STATE: &str = "state:";
+
+/// The run from whose first state a version begins, if [`JobVersion::from`] says so.
+pub(super) fn begins_like(from: &str) -> Option<&str> {
+    from.strip_prefix(STATE)
 }
 
 /// As users name a version: `v2`.
@@ -194,6 +202,15 @@ impl Registered {
         Ok(Job { plan: Arc::new(plan), name: self.name.clone(), version: Some(version.label()) })
     }
 
+    /// Where a replay starts, as [`JobVersion::from`] has it: where the live version did, with the state that it began from.
+    pub fn replay_from(&self, log: &Log) -> Result<Option<String>> {
+        let live = version_run(&self.name, self.live);
+        match checkpoint::has_base(log, &live) {
+            true => Ok(Some(format!("{STATE}{live}"))),
+            false => Ok(self.version(self.live)?.from.clone()),
+        }
+    }
+
     /// The records that make the log know this job with these switches.
     pub(super) fn head_record(&self) -> Result<MetaRecord> {
         let head = Head { live: self.live, last: self.last, switches: self.switches.clone() };
@@ -312,6 +329,9 @@ pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -
     let (job, written) = registered.next(&plan);
     registered.last += 1;
     let number = registered.last;
+    if let Some(of) = submission.from.as_deref().and_then(begins_like) {
+        savepoint::check_like(log, &job, of)?;
+    }
     if registered.versions.is_empty() {
         registered.live = number;
     }

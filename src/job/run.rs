@@ -6,6 +6,7 @@ use super::drive::{Begin, Drive, DriveOptions, Observer};
 use super::emit::{Emitter, STREAMS, Written, output_topic};
 use super::record::{Decision, Progress, RunRecord, decide};
 use super::route::Routes;
+use super::savepoint::Beginning;
 use super::verify::spans;
 use super::{Job, declare, progress, runs};
 use crate::engine::Counters;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub struct Request {
     /// Where to start; `None`: where the tables say.
     pub from: Option<Point>,
+    /// Key of a run that began from a state: this one, if it is new, begins from that state as well, where it is.
+    pub begin_like: Option<String>,
     /// Where to end; `None` with `bounded`: the end that the log has now; `None` without: never.
     pub to: Option<Point>,
     /// Stop at the end instead of following the log.
@@ -138,23 +141,36 @@ struct Planned {
     end: Option<End>,
     routes: Routes,
     so_far: Option<Progress>,
+    notes: Vec<String>,
 }
 
 /// Holds what is asked for against what the log remembers, and makes it remember the run.
 fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
     let routes = Routes::of(log, job)?;
     let outputs = job.written_topics(&routes);
-    let recorded = recorded_run(log, &job.key(), &outputs)?;
-    let so_far = recorded.as_ref().map_or(Ok(None), |_| progress(log, &job.key()))?;
+    let found = recorded_run(log, &job.key(), &outputs)?;
+    let of = request.begin_like.as_ref().filter(|_| found.is_none());
+    let beginning = of.map(|of| Beginning::like(log, job, of)).transpose()?;
+    let so_far = match (&found, &beginning) {
+        (Some(_), _) => progress(log, &job.key())?,
+        (None, beginning) => beginning.as_ref().map(|beginning| beginning.progress(job)),
+    };
+    let begun = beginning.as_ref().map(|begun| begun.record(job, outputs.clone(), request.publish_from_ms));
+    let recorded = found.or(begun);
     let (record, end) = identity(log, job, request, recorded.as_ref().map(|run| (run, so_far.as_ref())), outputs)?;
     let outcome = match (decide(recorded.as_ref().map(|run| (run, so_far.as_ref())), &record), &recorded) {
+        (Decision::Refuse(_), Some(run)) if beginning.is_some() => {
+            let message =
+                format!("the end that is asked for lies before position {}, where the run begins", run.starts[0]);
+            return Err(Error::input(message).with_hint("it begins with the state of a savepoint of that position"));
+        }
         (Decision::Refuse(why), Some(run)) => return Err(refused(&job.key(), run, &why)),
         (Decision::Same, _) => Outcome::AlreadyComplete,
-        (Decision::Resume, _) => Outcome::Resumed,
+        (Decision::Resume, _) if beginning.is_none() => Outcome::Resumed,
         _ => Outcome::Started,
     };
     if outcome == Outcome::AlreadyComplete {
-        return Ok(Planned { outcome, record, end, routes, so_far });
+        return Ok(Planned { outcome, record, end, routes, so_far, notes: Vec::new() });
     }
     if outcome == Outcome::Started {
         refuse_foreign_outputs(log, &record.outputs)?;
@@ -167,8 +183,12 @@ fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
     if let Some(progress) = &so_far {
         meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
     }
+    if let Some(beginning) = &beginning {
+        meta.extend(beginning.write(log, job, &record)?);
+    }
     log.append_wait(AppendBatch::meta(meta))?;
-    Ok(Planned { outcome, record, end, routes, so_far })
+    let notes = beginning.map_or_else(Vec::new, |beginning| beginning.notes);
+    Ok(Planned { outcome, record, end, routes, so_far, notes })
 }
 
 fn execute(
@@ -178,7 +198,8 @@ fn execute(
     planned: Planned,
     observer: &mut dyn Observer,
 ) -> Result<RunReport> {
-    let Planned { outcome, record, end, routes, so_far } = planned;
+    let Planned { outcome, record, end, routes, so_far, notes } = planned;
+    notes.iter().for_each(|note| observer.on_note(note));
     let options = DriveOptions {
         threads: request.threads,
         // A checkpoint can be taken between two strides only.
@@ -190,7 +211,7 @@ fn execute(
         rate_max: request.rate_max,
     };
     let bound = end.as_ref().map(|end| Bound { position: end.position.0, clock_us: end.clock.map(|clock| clock.0) });
-    let resumed = so_far.as_ref().filter(|_| outcome == Outcome::Resumed).map(|progress| (progress, bound));
+    let resumed = so_far.as_ref().map(|progress| (progress, bound));
     let interval_us = request.checkpoints.interval_us.or(job.plan.checkpoint_interval_us);
     let checkpoints = CheckpointOptions { interval_us, ..request.checkpoints };
     let (checkpoints, restored, notes) = Checkpoints::open(log, job, &record, checkpoints, resumed)?;
@@ -241,8 +262,8 @@ fn finish(
     }
 }
 
-/// The request that makes a replay comparable with the job's own run: the same start and, unless it is still going on, the same
-/// end and flush. Without an own run: the end that the log has now, with a flush.
+/// The request that makes a replay comparable with the job's own run: the same start, with the state that it began from if it did, and,
+/// unless it is still going on, the same end and flush. Without an own run: the end that the log has now, with a flush.
 pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
     let own = Job { version: None, ..job.clone() };
     let Some(bytes) = log.meta(MetaSpace::Run, &own.key()) else {
@@ -251,7 +272,8 @@ pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
     let record = RunRecord::decode(&own.key(), &bytes)?;
     let starts = record.starts.first().filter(|start| record.starts.iter().all(|s| s == *start));
     let from = starts.map(|start| Point::Position(Position(*start)));
-    let base = Request { bounded: true, from, ..base };
+    let begin_like = checkpoint::has_base(log, &own.key()).then(|| own.key());
+    let base = Request { bounded: true, from, begin_like, ..base };
     Ok(match progress(log, &own.key())? {
         Some(progress) if progress.is_final => {
             Request { to: Some(Point::Reading(progress.position(), progress.clock())), flush: record.flush, ..base }

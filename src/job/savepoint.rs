@@ -289,50 +289,109 @@ pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result
     }
     refuse_foreign_outputs(log, &outputs)?;
     let (savepoint, state) = load(log.env(), dir)?;
-    let (state, notes) = fit::adapted(&state, &savepoint.pipelines, &job.plan).map_err(|misfits| {
-        Error::new(ErrorKind::Conflict, format!("the savepoint does not fit:\n  {}", misfits.join("\n  ")))
-    })?;
     let position = at.unwrap_or(Position(savepoint.position));
     if position > log.durable_end() {
         let message = format!("the savepoint is of position {position}, this log ends at {}", log.durable_end());
         return Err(Error::input(message).with_hint("in another log, say with --at where its records go on"));
     }
-    // Before anything is written: it can be gone on from.
-    let partitions = job.source_topics(log)?.iter().map(crate::log::Topic::partitions).collect();
-    let options =
-        EngineOptions { threads: 1, publish_from_ms: savepoint.publish_from_ms, memory: Some(state_memory(log, None)) };
-    Engine::restore(Arc::clone(&job.plan), partitions, options, &state)?;
-    begin(log, job, &routes, &savepoint, position, &state)?;
-    Ok((savepoint, notes))
+    let at = At::restored(position.0, savepoint.clock_us, savepoint.is_beyond_records);
+    let (state, notes) = fitted(job, &state, &savepoint.pipelines, "the savepoint")?;
+    let beginning = Beginning::checked(log, job, at, (state, notes))?;
+    let record = beginning.record(job, outputs, savepoint.publish_from_ms);
+    let mut meta = declare::news(log, job, &routes);
+    meta.push(run_meta(job, Some(&record))?);
+    let progress = beginning.progress(job).encode()?;
+    meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress) });
+    meta.extend(beginning.write(log, job, &record)?);
+    // Records that are still to come must not be older than the clock of the state.
+    let clock_floor = Some(at.clock).filter(|clock| *clock > AppendTime::MIN);
+    log.append_wait(AppendBatch { clock_floor, ..AppendBatch::meta(meta) })?;
+    Ok((savepoint, beginning.notes))
 }
 
-/// Records the run, at its beginning.
-fn begin(
-    log: &Log,
-    job: &Job,
-    routes: &Routes,
-    savepoint: &Savepoint,
-    position: Position,
-    state: &EngineState,
-) -> Result<()> {
-    let record = RunRecord {
-        plan_digest: job.plan.digest,
-        starts: vec![position.0; job.plan.sources.len()],
-        end: None,
-        flush: false,
-        publish_from_ms: savepoint.publish_from_ms,
-        outputs: job.written_topics(routes),
-        sources: job.plan.sources.iter().map(|source| source.topic.clone()).collect(),
+/// The state of a job of these shapes as that of another one, and what becomes of aggregates that only one of them has.
+fn fitted(job: &Job, state: &EngineState, shapes: &[PipelineShape], what: &str) -> Result<(EngineState, Vec<String>)> {
+    fit::adapted(state, shapes, &job.plan)
+        .map_err(|misfits| Error::new(ErrorKind::Conflict, format!("{what} does not fit:\n  {}", misfits.join("\n  "))))
+}
+
+/// The state that another run began from as one for this job, where it is, and what [`fitted`] has to say.
+fn fitted_like(log: &Log, job: &Job, of: &str) -> Result<(At, (EngineState, Vec<String>))> {
+    let (Some(base), Some(record)) = (checkpoint::base(log, of)?, log.meta(MetaSpace::Run, of)) else {
+        return Err(Error::new(ErrorKind::NotFound, format!("no run of '{of}' began from a savepoint")));
     };
-    let at = At::restored(position.0, savepoint.clock_us, savepoint.is_beyond_records);
-    let streams = vec![StreamProgress::default(); emit::stream_names(job).len()];
-    let base = checkpoint::write_base(log, &job.key(), &record, (&at, &streams), state)?;
-    let progress = Progress { position: position.0, clock_us: savepoint.clock_us, streams, is_final: false };
-    let mut meta = declare::news(log, job, routes);
-    meta.push(run_meta(job, Some(&record))?);
-    meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
-    meta.push(base);
-    // Records that are still to come must not be older than the clock of the state.
-    let clock_floor = Some(AppendTime(savepoint.clock_us)).filter(|clock| *clock > AppendTime::MIN);
-    log.append_wait(AppendBatch { clock_floor, ..AppendBatch::meta(meta) }).map(drop)
+    let what = format!("the state that '{of}' began from at position {}", base.at.position);
+    let shapes = match RunRecord::decode(of, &record)?.plan_digest == job.plan.digest {
+        true => Some(fit::shapes(&job.plan)),
+        false => checkpoint::base_shapes(log, of)?,
+    };
+    let unknown = || Error::new(ErrorKind::Conflict, format!("{what} does not say what job it is made for"));
+    let fitted = shapes.ok_or_else(unknown).and_then(|shapes| fitted(job, &base.state, &shapes, &what));
+    let fitted = fitted.map_err(|e| {
+        e.with_hint(
+            "`kappa run FILE --as NAME` and `kappa job submit FILE` do without it: from the start of the tables, if all of their records \
+             are there, or with --from time:T from a time after which no window needs it",
+        )
+    })?;
+    Ok((base.at, fitted))
+}
+
+/// Checks that the state that another run began from is one for this job.
+///
+/// # Errors
+/// `Conflict` with the list of what does not fit, `NotFound` when there is no such state.
+pub(super) fn check_like(log: &Log, job: &Job, of: &str) -> Result<()> {
+    fitted_like(log, job, of).map(drop)
+}
+
+/// A state that a run is to begin from.
+pub(super) struct Beginning {
+    state: EngineState,
+    at: At,
+    /// What becomes of aggregates that the job has, or has not any more.
+    pub notes: Vec<String>,
+}
+
+impl Beginning {
+    /// Before anything is written: it can be gone on from.
+    fn checked(log: &Log, job: &Job, at: At, (state, notes): (EngineState, Vec<String>)) -> Result<Beginning> {
+        let partitions = job.source_topics(log)?.iter().map(crate::log::Topic::partitions).collect();
+        let options = EngineOptions { memory: Some(state_memory(log, None)), ..EngineOptions::default() };
+        Engine::restore(Arc::clone(&job.plan), partitions, options, &state)?;
+        Ok(Beginning { state, at, notes })
+    }
+
+    /// The state that the run with this key began from, for another job.
+    ///
+    /// # Errors
+    /// Those of [`check_like`].
+    pub fn like(log: &Log, job: &Job, of: &str) -> Result<Beginning> {
+        let (at, fitted) = fitted_like(log, job, of)?;
+        Beginning::checked(log, job, at, fitted)
+    }
+
+    /// The run, at its beginning.
+    pub fn record(&self, job: &Job, outputs: Vec<String>, publish_from_ms: Option<i64>) -> RunRecord {
+        RunRecord {
+            plan_digest: job.plan.digest,
+            starts: vec![self.at.position.0; job.plan.sources.len()],
+            end: None,
+            flush: false,
+            publish_from_ms,
+            outputs,
+            sources: job.plan.sources.iter().map(|source| source.topic.clone()).collect(),
+        }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self, job: &Job) -> Progress {
+        let streams = vec![StreamProgress::default(); emit::stream_names(job).len()];
+        Progress { position: self.at.position.0, clock_us: self.at.clock.0, streams, is_final: false }
+    }
+
+    /// Writes the state; without the records it is not there.
+    pub fn write(&self, log: &Log, job: &Job, record: &RunRecord) -> Result<[MetaRecord; 2]> {
+        let state = (&self.state, &fit::shapes(&job.plan)[..]);
+        checkpoint::write_base(log, &job.key(), record, (&self.at, &self.progress(job).streams), state)
+    }
 }

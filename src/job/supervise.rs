@@ -2,7 +2,7 @@
 
 use super::bounds::parse_point;
 use super::live_checks::Watched;
-use super::registry::{self, JobVersion, Registered, VersionState, version_run};
+use super::registry::{self, JobVersion, Registered, VersionState, begins_like, version_run};
 use super::runner::{Runner, reason};
 use super::{Job, Request};
 use crate::engine::functions::FunctionRegistry;
@@ -31,8 +31,11 @@ pub trait Watch {
 pub fn request_of(log: &Log, job: &Job, version: &JobVersion) -> Result<Request> {
     // What a start means (`latest`, a time) was found out when it first ran.
     let is_new = log.meta(MetaSpace::Run, &job.key()).is_none();
+    let from = version.from.as_deref().filter(|_| is_new);
+    let begin_like = from.and_then(begins_like);
     Ok(Request {
-        from: version.from.as_deref().filter(|_| is_new).map(parse_point).transpose()?,
+        from: from.filter(|_| begin_like.is_none()).map(parse_point).transpose()?,
+        begin_like: begin_like.map(str::to_owned),
         to: version.to.as_deref().map(parse_point).transpose()?,
         bounded: version.to.is_some(),
         flush: version.to.is_some(),

@@ -10,7 +10,7 @@ use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaSpace, Seek, SeekTarget};
 use crate::state::spill::Budget;
-use crate::types::{PartitionId, Position};
+use crate::types::{AppendTime, PartitionId, Position};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,6 +27,21 @@ pub struct CalledFunction {
     pub unstable: Option<String>,
 }
 
+/// From where on a run was verified whose first records are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedFrom {
+    /// Topic whose records are gone.
+    pub topic: String,
+    /// None of any source is missing from this position on.
+    pub complete_from: Position,
+    /// It was recomputed from a checkpoint: the state after every record before this position,
+    pub position: Position,
+    /// and after every clock step due by this append time.
+    pub clock: AppendTime,
+    /// By stream: rows that were written before, which were not verified.
+    pub rows: Vec<u64>,
+}
+
 /// Result of a verification.
 #[derive(Debug)]
 pub struct VerifyReport {
@@ -38,20 +53,22 @@ pub struct VerifyReport {
     pub progress: Progress,
     /// Names of the streams of `progress`.
     pub streams: Vec<StreamName>,
+    /// From where on; `None`: all of it.
+    pub from: Option<VerifiedFrom>,
     /// Rows and digests as recomputed.
     pub recomputed: Vec<StreamProgress>,
     /// The first difference by output; empty: everything that was compared is equal.
     pub differences: Vec<Difference>,
     /// The spans of all streams, in the order of `streams`.
     pub spans: Vec<SpanCheck>,
-    /// By stream: rows that only digests know, since the topic does not hold them any more.
+    /// By stream: rows that only digests know, since the topic does not hold them any more, or since they may lie in any of several.
     pub gone: Vec<u64>,
     /// The users' functions that the job calls, by output and name. While verifying, each is called twice for every input.
     pub functions: Vec<CalledFunction>,
 }
 
 impl VerifyReport {
-    /// True if the recorded output is what the job computes, and computes each time.
+    /// True if the recorded output, [from](Self::from) some place on, is what the job computes, and computes each time.
     pub fn is_equal(&self) -> bool {
         self.differences.is_empty() && self.functions.iter().all(|function| function.unstable.is_none())
     }
@@ -70,11 +87,12 @@ pub struct VerifyRequest {
     pub to_ms: Option<i64>,
 }
 
-/// Recomputes a job's recorded run from its start and compares, row by row and span by span.
+/// Recomputes a job's recorded run from its start and compares, row by row and span by span. Where records that it read are gone, it
+/// is recomputed from a checkpoint behind them.
 ///
 /// # Errors
 /// `NotFound` when the job has not run, `Conflict` when the run recorded is that of another plan, `Gone` when records that it read are
-/// gone, and those of reading.
+/// gone and no checkpoint lies between them and its last rows, and those of reading.
 pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn Observer) -> Result<VerifyReport> {
     let key = job.key();
     let Some((record, progress)) = recorded(log, job)? else {
@@ -85,18 +103,17 @@ pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn 
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));
     };
     let (threads, budget) = (request.threads, request.budget.clone());
-    if let Some((topic, from)) = first_incomplete(log, job, &record.starts)? {
-        return Err(Error::new(ErrorKind::Gone, format!("records of '{topic}' that '{key}' has read are gone: it is complete from position {from} on"))
-            .with_hint("what needs them cannot be recomputed; a run from there, `kappa run FILE --from position:N --as NAME`, can be verified"));
-    }
     let options = DriveOptions { threads, budget, publish_from_ms: record.publish_from_ms, ..DriveOptions::default() };
     let calls = functions::used(&job.plan);
     calls.iter().for_each(|call| call.probe.check());
-    let base = checkpoint::base(log, &key)?;
-    let begin = base.as_ref().map_or(Begin::Start, Restored::begin);
+    let (restored, from) = beginning(log, job, &record, &progress)?;
+    let begin = restored.as_ref().map_or(Begin::Start, Restored::begin);
     let mut drive = Drive::with(log, job, &record.starts, options, begin)?;
-    let mut comparer =
-        Comparer::new(log, job, &progress, spans(log, &key)?.as_ref(), (request.from_ms, request.to_ms))?;
+    let spans = spans(log, &key)?;
+    let mut comparer = Comparer::new(log, job, &progress, spans.as_ref(), (request.from_ms, request.to_ms))?;
+    if let Some(restored) = restored.filter(|_| from.is_some()) {
+        comparer.begin(&restored)?;
+    }
     let end = if progress.is_final { progress.position() } else { log.clock().position };
     drive.feed(end, Some(end), &mut comparer, observer)?;
     if !comparer.is_done() {
@@ -114,12 +131,38 @@ pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn 
         record,
         progress,
         streams: stream_names(job),
+        from,
         recomputed,
         differences,
         spans: comparer.streams.iter().flat_map(|stream| stream.spans()).collect(),
         gone: comparer.streams.iter().map(|stream| stream.gone).collect(),
         functions: called_functions(job, &calls),
     })
+}
+
+/// What a run is recomputed from: what it began with, or the first checkpoint that needs no record that is gone.
+fn beginning(
+    log: &Log,
+    job: &Job,
+    record: &RunRecord,
+    progress: &Progress,
+) -> Result<(Option<Restored>, Option<VerifiedFrom>)> {
+    let key = job.key();
+    let Some((topic, complete_from)) = first_incomplete(log, job, &record.starts)? else {
+        return Ok((checkpoint::base(log, &key)?, None));
+    };
+    let Some(restored) = checkpoint::first_from(log, &key, record, progress, complete_from) else {
+        let message = format!(
+            "records of '{topic}' that '{key}' has read are gone: it is complete from position {complete_from} on"
+        );
+        return Err(Error::new(ErrorKind::Gone, message).with_hint(
+            "what needs them cannot be recomputed, and no checkpoint that is kept lies between them and the last results; a run from \
+             there, `kappa run FILE --from position:N --as NAME`, can be verified",
+        ));
+    };
+    let (position, clock) = (restored.at.position, restored.at.clock);
+    let rows = restored.streams.iter().map(|stream| stream.rows).collect();
+    Ok((Some(restored), Some(VerifiedFrom { topic, complete_from, position, clock, rows })))
 }
 
 /// The marks that a run has kept.

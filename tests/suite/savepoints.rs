@@ -5,10 +5,15 @@ use crate::laws::{SQL, append, bounded, input, job, open, output};
 use crate::util::{Place, tell};
 use kappa::env::Env;
 use kappa::env::sim::Sim;
-use kappa::job::{self, Job, Outcome, Point, Request, Silent, savepoint};
-use kappa::log::Log;
-use kappa::types::Position;
+use kappa::job::{
+    self, DiffRequest, Happened, Job, Observer, Outcome, Point, Question, Request, Silent, SpanState, VerifyRequest,
+    Why, savepoint,
+};
+use kappa::log::records::{Partitioning, Record, RecordColumns};
+use kappa::log::{AppendBatch, Log, MetaSpace};
+use kappa::types::{PartitionId, Position};
 use kappa::{ErrorKind, sql};
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -238,6 +243,225 @@ fn a_savepoint_that_was_changed_is_refused() {
     assert_eq!(none.expect_err("no run").kind(), ErrorKind::NotFound);
 }
 
+/// Values of a topic.
+fn values(log: &Log, topic: &str) -> Vec<Value> {
+    let topic = log.topic(topic).expect("the topic");
+    let (mut reader, mut rows) = (log.reader(&[topic.id()], Position(0)), Vec::new());
+    while let Some(batch) = reader.next(log.durable_end()).expect("readable") {
+        let value = |row| serde_json::from_slice(batch.values.value(row)).expect("JSON");
+        rows.extend((0..batch.len()).map(value));
+    }
+    rows
+}
+
+/// Where the state of a window was, if it had one, and the positions of its records.
+fn explained(log: &Log, job: &Job, output: &str, row: &Value) -> (Option<Position>, Vec<u64>) {
+    let time = |name: &str| job::parse_time_ms(row[name].as_str()?).ok();
+    let question = Question {
+        output: Some(output.to_owned()),
+        window_start_ms: time("window_start").expect("a window"),
+        window_end_ms: time("window_end"),
+        key: row["page"].as_str().map(str::to_owned),
+        ..Question::default()
+    };
+    let [window] = &job::explain(log, job, &question, &mut Silent).expect("explained")[..] else {
+        panic!("one: {row}")
+    };
+    let mut states = window.events.iter().filter_map(|event| match event.what {
+        Happened::State(position) => Some(position),
+        _ => None,
+    });
+    let records = window.events.iter().filter(|event| matches!(event.what, Happened::Record(_)));
+    (states.next(), records.map(|event| event.record.as_ref().expect("a record").position.0).collect())
+}
+
+#[test]
+fn an_explanation_says_what_came_from_the_savepoint() {
+    let (_, sim) = Env::sim(36);
+    let expected = open(&sim, "/whole");
+    append(&expected, &sim, &input(36, ROWS), 16);
+    job::run(&expected, &job(None), &bounded(1), &mut Silent).expect("the run");
+    let log = half(&sim, 36);
+    let (dir, made) = savepoint::create(&log, &job(None), SQL, None).expect("a savepoint");
+    let second = job(Some("v2"));
+    savepoint::restore(&log, &second, &dir, None).expect("it fits");
+    job::run(&log, &second, &bounded(1), &mut Silent).expect("the rest");
+    for output in ["counts", "hops", "visits"] {
+        let (mut with, mut without) = (0, 0);
+        let rows = values(&log, &format!("{output}.v2"));
+        for row in rows.iter().take(24).chain(rows.iter().rev().take(4)) {
+            let (state, known) = explained(&log, &second, output, row);
+            let (none, all) = explained(&expected, &job(None), output, row);
+            let (before, behind): (Vec<u64>, Vec<u64>) = all.iter().partition(|position| **position < made.position);
+            assert_eq!(known, behind, "{output} {row}");
+            assert_eq!(
+                (none, state),
+                (None, (!before.is_empty()).then_some(Position(made.position))),
+                "{output} {row}"
+            );
+            assert_eq!(row["n"].as_u64(), Some(all.len() as u64), "{output} {row}");
+            *(if before.is_empty() { &mut without } else { &mut with }) += 1;
+        }
+        assert!(with > 2 && without > 2, "{output}: {with} windows had a state, {without} had none");
+    }
+}
+
+/// A log in which the job's own run began from a savepoint of another log, at a position behind records that it has not read; and the
+/// folder of that savepoint.
+fn begun_elsewhere(sim: &Sim, seed: u64) -> (Log, std::path::PathBuf, Position) {
+    let log = half(sim, seed);
+    let (dir, _) = savepoint::create(&log, &job(None), SQL, None).expect("a savepoint");
+    log.close().expect("closed");
+    let other = open(sim, "/other");
+    append(&other, sim, &input(seed + 1, 100), 16);
+    let at = other.durable_end();
+    savepoint::restore(&other, &job(None), &dir, Some(at)).expect("it fits");
+    append(&other, sim, &input(seed, ROWS)[ROWS / 2..], 16);
+    (other, dir, at)
+}
+
+fn streams(log: &Log, job: &Job) -> Vec<job::StreamProgress> {
+    job::progress(log, &job.key()).expect("readable").expect("it has written").streams
+}
+
+#[test]
+fn a_replay_begins_with_the_state_that_the_run_began_from() {
+    for seed in [37, 38] {
+        let (_, sim) = Env::sim(seed);
+        let (log, _, at) = begun_elsewhere(&sim, seed);
+        job::run(&log, &job(None), &bounded(1), &mut Silent).expect("the run");
+        let again = job(Some("v2"));
+        let request = job::replay_request(&log, &again, Request::default()).expect("a request");
+        // Stopped and gone on in between.
+        let to = Some(Point::Position(Position(at.0 + ROWS as u64 / 4)));
+        let part = Request { to, flush: false, checkpoints: often(2_000), ..request.clone() };
+        let report = job::run(&log, &again, &part, &mut Silent).expect("a part");
+        assert_eq!((report.outcome, &report.record.starts[..]), (Outcome::Started, &[at.0][..]));
+        let report = job::run(&log, &again, &request, &mut Silent).expect("the rest");
+        assert_eq!(report.outcome, Outcome::Resumed);
+        assert_eq!(streams(&log, &again), streams(&log, &job(None)), "seed {seed}");
+        for job in [job(None), again] {
+            let verified = job::verify(&log, &job, &job::VerifyRequest::default(), &mut Silent).expect("verified");
+            assert_eq!((verified.differences, verified.from), (vec![], None));
+        }
+        for output in ["counts", "hops", "visits"] {
+            let request = DiffRequest::new(output, &format!("{output}.v2"));
+            assert!(job::diff(&log, &request, &Silent).expect("compared").is_same(), "{output}");
+        }
+        // One without the state differs where its windows reach back to before it.
+        let bare = Request { from: Some(Point::Position(at)), ..bounded(1) };
+        job::run(&log, &job(Some("bare")), &bare, &mut Silent).expect("a run");
+        let differs = job::diff(&log, &DiffRequest::new("counts", "counts.bare"), &Silent).expect("compared");
+        assert!(differs.why.contains_key(&Why::Start), "{:?}", differs.why);
+        let too_early = Request { to: Some(Point::Position(Position(at.0 - 1))), ..request };
+        let refused = job::run(&log, &job(Some("early")), &too_early, &mut Silent).expect_err("it ends before");
+        assert!(refused.message().contains(&format!("before position {at}")), "{refused}");
+    }
+}
+
+#[test]
+fn a_changed_replay_goes_on_from_that_state_where_it_fits() {
+    let (_, sim) = Env::sim(39);
+    let (log, dir, at) = begun_elsewhere(&sim, 39);
+    job::run(&log, &job(None), &bounded(1), &mut Silent).expect("the run");
+    let of = |text: &str, version: &str| Job { version: Some(version.into()), ..named(text, "laws") };
+    let more =
+        SQL.replace("n BIGINT, total DOUBLE)", "n BIGINT, most INT)").replace("SUM(CAST(ms AS DOUBLE) / 7)", "MAX(ms)");
+    let (more, by_restore) = (of(&more, "more"), of(&more, "restored"));
+    let request = job::replay_request(&log, &more, Request::default()).expect("a request");
+    let mut said = Notes::default();
+    job::run(&log, &more, &request, &mut said).expect("it fits");
+    assert!(said.0[0].starts_with("counts: max(ms) begins") && said.0[1].ends_with("is left out"), "{:?}", said.0);
+    savepoint::restore(&log, &by_restore, &dir, Some(at)).expect("it fits");
+    job::run(&log, &by_restore, &bounded(1), &mut Silent).expect("the run");
+    assert_eq!(
+        streams(&log, &more),
+        streams(&log, &by_restore),
+        "as if the savepoint was restored into the changed job"
+    );
+    let other =
+        of(&SQL.replace("DESCRIPTOR(ts), INTERVAL '10' SECOND", "DESCRIPTOR(ts), INTERVAL '11' SECOND"), "other");
+    let refused = job::run(&log, &other, &request, &mut Silent).expect_err("it does not fit");
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let text =
+        format!("the state that 'laws' began from at position {at} does not fit:\n  pipeline 1, into counts: windows:");
+    assert!(refused.message().starts_with(&text), "{refused}");
+    assert!(refused.hint().is_some_and(|hint| hint.contains("--from time:T")), "{:?}", refused.hint());
+    assert!(log.topic("counts.other").is_err(), "nothing is left of a refused one");
+    // A run that an older build began does not say what its state is made for.
+    let forgotten = kappa::log::MetaRecord { space: MetaSpace::Checkpoint, key: "laws/shapes".into(), value: None };
+    log.append_wait(AppendBatch::meta(vec![forgotten])).expect("appended");
+    let same = job(Some("same"));
+    job::run(&log, &same, &request, &mut Silent).expect("the same SQL fits");
+    assert_eq!(streams(&log, &same), streams(&log, &job(None)));
+    let refused = job::run(&log, &of(&SQL.replace("counts", "c"), "unknown"), &request, &mut Silent);
+    assert!(refused.expect_err("nobody knows").message().contains("does not say"));
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn on_note(&mut self, note: &str) {
+        self.0.push(note.to_owned());
+    }
+}
+
+/// Half a run and the rest, with a state kept at either end; `foreign`: somebody else writes into an output in between.
+fn in_two_parts(sim: &Sim, seed: u64, foreign: bool) -> (Log, Position) {
+    let log = half(sim, seed);
+    if foreign {
+        let mut rows = RecordColumns::default();
+        let record = Record { timestamp_ms: Some(0), key: None, value: Some(b"{}"), headers: &[] };
+        rows.push(Partitioning::Fixed(PartitionId(0)), &record);
+        let counts = log.topic("counts").expect("the output").id();
+        log.append_wait(AppendBatch::records(counts, rows)).expect("appended");
+    }
+    let middle = streams(&log, &job(None));
+    let held = Request { bounded: true, checkpoints: often(1 << 20), ..Request::default() };
+    job::run(&log, &job(None), &held, &mut Silent).expect("the rest of the run");
+    assert!(middle.iter().zip(streams(&log, &job(None))).step_by(3).all(|(half, all)| half.rows < all.rows));
+    log.trim(log.topic("hits").expect("the input").id(), Position(300)).expect("trimmed");
+    (log, Position(ROWS as u64 / 2))
+}
+
+#[test]
+fn what_is_left_after_a_trim_is_verified_from_a_checkpoint() {
+    let verify = |log: &Log| job::verify(log, &job(None), &VerifyRequest::default(), &mut Silent);
+    let (_, sim) = Env::sim(40);
+    let (log, middle) = in_two_parts(&sim, 40, false);
+    let report = verify(&log).expect("verified");
+    assert_eq!(report.differences, []);
+    assert_eq!(report.recomputed, report.progress.streams);
+    let from = report.from.expect("not all of it");
+    assert_eq!((from.topic.as_str(), from.position), ("hits", middle));
+    assert!((Position(300)..=Position(310)).contains(&from.complete_from), "{from:?}");
+    for (stream, rows) in report.streams.iter().zip(&from.rows) {
+        let topic = stream.topic.as_ref().expect("a topic");
+        assert!(*rows > 0 || topic.ends_with(".late"), "{topic}: nothing was written before");
+        for span in report.spans.iter().filter(|span| span.output == *topic) {
+            let expected = if span.from < *rows { SpanState::NotCompared } else { SpanState::Equal };
+            assert_eq!(span.state, expected, "{topic}, {rows} rows before: {span:?}");
+            assert!(span.from >= *rows || span.end.rows <= *rows, "{topic}, {rows} rows before: {span:?}");
+        }
+    }
+    // Rows that are left out by time as well.
+    let late = VerifyRequest { from_ms: Some(i64::MAX), ..VerifyRequest::default() };
+    assert_eq!(job::verify(&log, &job(None), &late, &mut Silent).expect("verified").differences, []);
+    log.trim(log.topic("hits").expect("the input").id(), Position(ROWS as u64 / 2 + 20)).expect("trimmed");
+    let refused = verify(&log).map(drop).expect_err("no row is behind the last state");
+    assert_eq!(refused.kind(), ErrorKind::Gone);
+    assert!(refused.hint().is_some_and(|hint| hint.contains("no checkpoint")), "{:?}", refused.hint());
+    let (_, sim) = Env::sim(41);
+    let (log, _) = in_two_parts(&sim, 41, true);
+    let report = verify(&log).expect("verified");
+    let [difference] = &report.differences[..] else { panic!("{:?}", report.differences) };
+    let before = report.from.expect("not all of it").rows[0];
+    assert_eq!((difference.output.as_str(), difference.row), ("counts", before + 1));
+    assert_eq!(difference.recorded.as_deref(), Some("{}"));
+}
+
 const CLI_SQL: &str = "
 CREATE TABLE ticks (ts TIMESTAMP(3), k STRING, v DOUBLE, WATERMARK FOR ts AS ts) WITH ('connector' = 'kappa');
 CREATE TABLE sums (window_start TIMESTAMP(3), k STRING, n BIGINT, total DOUBLE) WITH ('connector' = 'kappa');
@@ -299,4 +523,104 @@ fn read_with_pyarrow(place: &Place) {
         }
         _ => tell("SKIPPED: python3 without pyarrow: nobody else has read a savepoint here"),
     }
+}
+
+/// One tick a second.
+fn ticks(place: &Place, from: u32, to: u32) {
+    let tick =
+        |n: u32| format!("{{\"ts\":\"2026-01-01 00:{:02}:{:02}\",\"k\":\"k{}\",\"v\":0.1}}\n", n / 60, n % 60, n % 3);
+    place.write("ticks.jsonl", &(from..to).map(tick).collect::<String>());
+    place.ok(&["produce", "ticks", "ticks.jsonl"]);
+}
+
+/// A place whose ticks go on where a savepoint of another one ends, and that savepoint's folder.
+fn moved() -> (Place, Place, String) {
+    let (first, place) = (Place::new(), Place::new());
+    first.write("job.sql", CLI_SQL);
+    place.write("job.sql", CLI_SQL);
+    ticks(&first, 0, 90);
+    first.ok(&["run", "job.sql", "--bounded", "--no-flush"]);
+    first.ok(&["savepoint", "create", "job.sql", "--to", "half"]);
+    ticks(&place, 300, 310);
+    let half = first.path("half").to_string_lossy().into_owned();
+    (first, place, half)
+}
+
+#[test]
+fn a_run_from_a_savepoint_is_replayed_and_explained_on_the_command_line() {
+    let (_first, place, half) = moved();
+    place.ok(&["savepoint", "restore", &half, "job.sql", "--at", "10"]);
+    ticks(&place, 90, 300);
+    let ran = place.kappa(&["run", "job.sql", "--bounded"]);
+    assert!(ran.stderr.contains("beginning with the state of a savepoint, at position 10"), "{}", ran.stderr);
+    let replayed = place.kappa(&["replay", "job.sql", "--from", "earliest", "--as", "v2"]);
+    assert!(replayed.code == 0 && replayed.stderr.contains("job.v2: ran"), "{}", replayed.stderr);
+    assert_eq!(place.ok(&["consume", "sums", "--values"]), place.ok(&["consume", "sums.v2", "--values"]));
+    place.ok(&["diff", "job.sql", "-", "v2"]);
+    place.ok(&["verify", "job.sql", "--as", "v2"]);
+    place.ok(&["replay", "job.sql", "--from", "2026-01-01 00:02:00", "--to", "2026-01-01 00:04:00", "--as", "v3"]);
+    let whole = place.ok(&["consume", "sums", "--values"]);
+    let part = place.ok(&["consume", "sums.v3", "--values"]);
+    assert!(part.lines().count() == 6 && whole.contains(&part), "{part}");
+    let ask = ["explain", "job.sql", "--as", "v2", "--key", "k0", "--window"];
+    let with = place.kappa(&[&ask[..], &["2026-01-01 00:01:00"]].concat());
+    let summary = "10 records, 1 results, 0 too late; it began with the state of a savepoint at position 10";
+    assert!(with.stderr.contains(summary), "{}", with.stderr);
+    assert!(with.stdout.contains("at the start, from a savepoint"), "{}", with.stdout);
+    let json = place.ok(&[&ask[..], &["2026-01-01 00:01:00", "--format", "json"]].concat());
+    let rows: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((rows[0]["event"].as_str(), rows[0]["position"].as_u64()), (Some("state"), Some(10)), "{json}");
+    assert!(rows.last().is_some_and(|row| row["value"].to_string().contains("\\\"n\\\":20")), "{json}");
+    let without = place.kappa(&[&ask[..], &["2026-01-01 00:02:00"]].concat());
+    assert!(without.stderr.contains(": 20 records, 1 results, 0 too late\n"), "{}", without.stderr);
+    assert!(!without.stdout.contains("savepoint"), "{}", without.stdout);
+}
+
+#[test]
+fn versions_of_a_submitted_job_begin_as_the_live_one_did() {
+    let (_first, place, half) = moved();
+    place.ok(&["job", "submit", "job.sql"]);
+    place.ok(&["savepoint", "restore", &half, "job.sql", "--as", "v1", "--at", "10"]);
+    ticks(&place, 90, 300);
+    place.ok(&["up", "--stop-when-idle"]);
+    place.write("other.sql", &CLI_SQL.replace("INTERVAL '1' MINUTE", "INTERVAL '2' MINUTE"));
+    place.fails(
+        &["replay", "job", "--from", "earliest", "--sql", "other.sql"],
+        2,
+        &["the state that 'job.v1' began from at position 10", "Tumble"],
+    );
+    assert!(!place.ok(&["job", "show", "job", "--format", "csv"]).contains("v2"), "a refused one is not there");
+    place.ok(&["replay", "job", "--from", "earliest"]);
+    let show = place.ok(&["job", "show", "job", "--format", "csv"]);
+    assert!(show.contains("v2,false,running,job.sql,") && show.contains("state:job.v1"), "{show}");
+    let live = place.ok(&["consume", "sums", "--values"]);
+    assert_eq!(live, place.ok(&["consume", "sums.v2", "--values"]));
+    assert!(live.contains("{\"window_start\":\"2026-01-01 00:01:00\",\"k\":\"k0\",\"n\":20,"), "{live}");
+    place.ok(&["diff", "job", "-", "v2"]);
+    place.ok(&["promote", "job", "v2"]);
+    // The next one begins as the version that is live now did.
+    place.ok(&["replay", "job", "--from", "earliest"]);
+    assert!(place.ok(&["job", "show", "job", "--format", "csv"]).contains("state:job.v2"));
+    assert_eq!(live, place.ok(&["consume", "sums.v3", "--values"]));
+}
+
+#[test]
+fn after_a_trim_verify_says_from_where_on_the_command_line() {
+    let place = Place::new();
+    place.write("job.sql", CLI_SQL);
+    for (from, to) in [(0, 90), (90, 300)] {
+        ticks(&place, from, to);
+        place.ok(&["run", "job.sql", "--bounded", "--no-flush"]);
+    }
+    place.ok(&["topic", "trim", "ticks", "--before", "offset:20", "--partition", "0"]);
+    let ran = place.kappa(&["verify", "job.sql"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for words in ["'ticks' before position 20 are gone: verified from position 90 (", "were not: 3 of 'sums'"] {
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    let row: Value = serde_json::from_str(&place.ok(&["verify", "job.sql", "--format", "json"])).expect("JSON");
+    assert_eq!((row["verified_from"].as_u64(), row["unverified_rows"].as_u64()), (Some(90), Some(3)), "{row}");
+    assert!(row["verified_from_time"].as_str().is_some_and(|time| time.ends_with('Z')), "{row}");
+    let spans = place.ok(&["verify", "job.sql", "--spans", "--format", "csv"]);
+    assert!(spans.contains("sums,1,3,90,") && spans.contains("not compared\nsums,4,"), "{spans}");
 }

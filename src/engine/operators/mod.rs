@@ -229,6 +229,11 @@ pub(super) fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(TimestampMillisecondArray::from_iter_values(values))
 }
 
+/// Whether a section of an operator's state, by its name, holds accumulators behind the columns of the key and its own.
+pub(super) fn has_accumulators(section: &str) -> bool {
+    matches!(section.split('/').next(), Some("slice" | "sessions" | "open"))
+}
+
 pub(super) fn no_section(name: &str) -> Error {
     Error::damage(format!("saved state has a section {name} that does not belong to its step"))
 }

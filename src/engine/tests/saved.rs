@@ -38,7 +38,7 @@ fn given(engine: &mut Engine, state: EngineState) -> EngineState {
     EngineState { sections: state.sections.iter().map(kept).collect() }
 }
 
-fn saved(engine: &mut Engine) -> EngineState {
+pub(super) fn saved(engine: &mut Engine) -> EngineState {
     let (state, _) = engine.save().expect("drained");
     given(engine, state)
 }

@@ -2,6 +2,7 @@
 
 use super::laws::intricate_plan;
 use super::model::{Row, line, rows, without_floats};
+use super::saved::saved;
 use super::*;
 use crate::engine::trace::{Asked, CausedBy, Part, Traced, Tracing};
 use crate::window::Window;
@@ -18,6 +19,24 @@ fn traced(plan: &JobPlan, events: &[Event], asked: &Asked, size: usize) -> (Coll
         Engine::with_codecs(Arc::new(plan.clone()), &[1], options, LINES, Some(asked)).expect("a good plan");
     let mut collected = Collected::default();
     engine.push(batches(events, size)).expect("good batches");
+    engine.finish().expect("open");
+    collected.add(engine.drain());
+    (collected, engine.take_trace())
+}
+
+/// The same of an engine that begins with the state that another one has after some of the events.
+fn traced_from(plan: &JobPlan, events: &[Event], asked: &Asked, (cut, size): (usize, usize)) -> (Collected, Tracing) {
+    let batches = batches(events, size);
+    let (first, second) = batches.split_at(cut.min(batches.len()));
+    let mut collected = Collected::default();
+    let mut before = engine(plan, 1);
+    before.push(first.to_vec()).expect("good batches");
+    collected.add(before.drain());
+    let state = saved(&mut before);
+    let options = EngineOptions::default();
+    let fresh = Engine::with_codecs(Arc::new(plan.clone()), &[1], options, LINES, Some(asked)).expect("a good plan");
+    let mut engine = fresh.loaded(&state).expect("its own state");
+    engine.push(second.to_vec()).expect("good batches");
     engine.finish().expect("open");
     collected.add(engine.drain());
     (collected, engine.take_trace())
@@ -95,6 +114,37 @@ proptest! {
                 }
             }
             prop_assert!(missing.values().all(|left| *left == 0), "pipeline {}: not explained: {:?}", index, missing);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("KAPPA_LONG").is_some() { 1_000 } else { 12 }))]
+    #[test]
+    fn what_a_state_has_brought_along_is_said(rows in rows(), size in 1usize..50, cut in 0usize..12) {
+        let events: Vec<Event> = rows.iter().map(Row::event).collect();
+        for index in 0..intricate_plan().pipelines.len() {
+            let mut plan = intricate_plan();
+            plan.pipelines = vec![plan.pipelines[index].clone()];
+            plan.outputs[0].schema =
+                plan.pipelines[0].steps.iter().rev().find_map(Step::schema).cloned().expect("a schema");
+            let aggregations = plan.pipelines[0].aggregations().count();
+            let (whole, _) = run(&plan, &events, usize::MAX, None, 1);
+            let starts: BTreeSet<i64> = values(&whole.main).iter().map(|value| start_of(&plan, 0, value)).collect();
+            for start in starts {
+                let asked = asked(start, None);
+                let (again, seen) = traced_from(&plan, &events, &asked, (cut, size));
+                prop_assert_eq!(&again, &whole, "a trace shows in the output");
+                let first = batches(&events, size).iter().take(cut).map(|(_, batch)| batch.len()).sum::<usize>();
+                for result in &seen.results {
+                    let (value, known) = (value(result), records(result));
+                    let count = value.split('|').nth(usize::from(aggregations == 1)).expect("a count");
+                    let count: usize = count.parse().expect("a number");
+                    let is_of_state = result.parts.iter().any(Part::is_of_state);
+                    prop_assert!(known.iter().all(|record| *record >= first), "pipeline {}: {:?}", index, known);
+                    prop_assert_eq!(count > known.len(), is_of_state, "pipeline {}: {}", index, value);
+                }
+            }
         }
     }
 }

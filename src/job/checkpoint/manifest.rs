@@ -123,6 +123,11 @@ pub(super) fn prefix(job: &str) -> String {
     format!("{job}/")
 }
 
+/// The key of what the state that a job's run began from is made for.
+pub(super) fn shapes_key(job: &str) -> String {
+    format!("{job}/shapes")
+}
+
 fn key(job: &str, number: u64) -> String {
     format!("{job}/{number:010}")
 }

@@ -13,13 +13,15 @@ pub(super) use manifest::{Bound, Manifest};
 use super::Job;
 use super::drive::{At, Begin};
 use super::record::{Progress, RunRecord, StreamProgress};
+use crate::engine::fit::PipelineShape;
 use crate::engine::{Engine, EngineState};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaRecord, MetaSpace};
 use crate::state::saving::{Relay, Step};
 use crate::state::section::Section;
-use manifest::{Named, Wanted, prefix, unfit, unnamed};
+use crate::types::Position;
+use manifest::{Named, Wanted, prefix, shapes_key, unfit, unnamed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -205,7 +207,10 @@ impl Checkpoints {
             });
             match read {
                 Ok((manifest, state)) => {
-                    notes.push(format!("going on from checkpoint {number} at position {}", manifest.position));
+                    notes.push(match *number {
+                        BASE => format!("beginning with the state of a savepoint, at position {}", manifest.position),
+                        number => format!("going on from checkpoint {number} at position {}", manifest.position),
+                    });
                     restored = Some(Restored::of(&manifest, state));
                     kept.extend(Some(manifest).filter(|manifest| manifest.number != BASE));
                     break;
@@ -458,6 +463,27 @@ pub(super) fn newest(log: &Log, job: &Job) -> (Option<(Manifest, EngineState)>, 
     (None, skipped)
 }
 
+/// The first kept state of a run at a position or behind it that is whole, fits, and has rows behind it.
+pub(super) fn first_from(
+    log: &Log,
+    key: &str,
+    record: &RunRecord,
+    progress: &Progress,
+    from: Position,
+) -> Option<Restored> {
+    let store = Store::new(log.env(), log.dir(), key);
+    let RunRecord { plan_digest, starts, publish_from_ms, .. } = record;
+    let wanted = Wanted { plan_digest: *plan_digest, starts, publish_from_ms: *publish_from_ms, end: None, progress };
+    let behind = named(log, key).into_iter().filter(|(_, named)| named.position >= from.0);
+    let mut whole = behind.filter_map(|(number, named)| store.read(number, &named).ok());
+    let is_useful = |manifest: &Manifest| {
+        let mut rows = manifest.streams.iter().zip(&progress.streams);
+        unfit(manifest, &wanted).is_none() && rows.any(|(before, now)| before.rows < now.rows)
+    };
+    let (manifest, state) = whole.find(|(manifest, _)| is_useful(manifest))?;
+    Some(Restored::of(&manifest, state))
+}
+
 /// The state that a job's run began from, if that was one.
 pub(super) fn base(log: &Log, key: &str) -> Result<Option<Restored>> {
     let Some((number, named)) = named(log, key).into_iter().find(|(number, _)| *number == BASE) else {
@@ -468,19 +494,35 @@ pub(super) fn base(log: &Log, key: &str) -> Result<Option<Restored>> {
     Ok(Some(Restored::of(&manifest, state)))
 }
 
-/// Writes the state that a run is to begin from; gives its record.
+/// Whether a job's run began from a state.
+pub(super) fn has_base(log: &Log, key: &str) -> bool {
+    named(log, key).iter().any(|(number, _)| *number == BASE)
+}
+
+/// What the state that a job's run began from is made for; `None`: it was written by a build that did not say.
+pub(super) fn base_shapes(log: &Log, key: &str) -> Result<Option<Vec<PipelineShape>>> {
+    let shapes = log.meta(MetaSpace::Checkpoint, &shapes_key(key));
+    let decoded = shapes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    decoded.map_err(|e| {
+        Error::damage(format!("what the first state of '{key}' is made for cannot be read")).with_source(e)
+    })
+}
+
+/// Writes the state that a run is to begin from, and what it is made for; gives the records of both.
 pub(super) fn write_base(
     log: &Log,
     key: &str,
     record: &RunRecord,
     (at, streams): (&At, &[StreamProgress]),
-    state: &EngineState,
-) -> Result<MetaRecord> {
+    (state, shapes): (&EngineState, &[PipelineShape]),
+) -> Result<[MetaRecord; 2]> {
     let store = Store::new(log.env(), log.dir(), key);
     store.remove();
     let manifest = manifest_of(BASE, record, at, streams.to_vec());
     let (manifest, _) = store.write(manifest, state, &Written::new())?;
-    Named::of(&manifest, &manifest.encode()?).record(key, BASE)
+    let shapes = serde_json::to_vec(shapes).map_err(|e| Error::internal("what a state is made for").with_source(e))?;
+    let shapes = MetaRecord { space: MetaSpace::Checkpoint, key: shapes_key(key), value: Some(shapes) };
+    Ok([Named::of(&manifest, &manifest.encode()?).record(key, BASE)?, shapes])
 }
 
 /// A manifest without its sections.

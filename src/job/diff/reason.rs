@@ -2,7 +2,7 @@
 
 use super::side::Side;
 use crate::error::{Error, Result};
-use crate::job::{self, Observer, RunRecord, registry};
+use crate::job::{self, Observer, RunRecord, checkpoint, registry};
 use crate::log::Log;
 use crate::log::records::decode_headers;
 use crate::types::Position;
@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 /// Why a row differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// The runs began at different places, or published from different times on, and the window reaches back to there.
+    /// The runs began at different places, one of them with a state, or published from different times on, and the window reaches back to
+    /// there.
     Start,
     /// Not the same number of records was too late for the window.
     Late,
@@ -63,15 +64,19 @@ impl Reasons {
             let of_live = |(key, run): &&(String, RunRecord)| {
                 live.iter().any(|(live, ending)| live == key && writes(run, ending))
             };
-            own.or_else(|| runs.iter().find(of_live)).map(|(_, run)| run)
+            own.or_else(|| runs.iter().find(of_live))
         };
-        let (run_a, run_b) = (run_of(a), run_of(b));
-        let first = |run: Option<&RunRecord>| run.and_then(|run| run.starts.iter().copied().min());
-        let later = match (first(run_a), first(run_b)) {
+        // At one place, a run with a state knows what came before; one without does not.
+        let first = |(key, run): &(String, RunRecord)| {
+            Some((run.starts.iter().copied().min()?, !checkpoint::has_base(log, key)))
+        };
+        let (named_a, named_b) = (run_of(a), run_of(b));
+        let later = match (named_a.and_then(first), named_b.and_then(first)) {
             (Some(start_a), Some(start_b)) if start_a > start_b => Some(a),
             (Some(start_a), Some(start_b)) if start_a < start_b => Some(b),
             _ => None,
         };
+        let (run_a, run_b) = (named_a.map(|(_, run)| run), named_b.map(|(_, run)| run));
         let published = |run: Option<&RunRecord>| run.and_then(|run| run.publish_from_ms);
         let mut late: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
         count_late(log, a, observer, |end| late.entry(end).or_default().0 += 1)?;
