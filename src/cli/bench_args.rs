@@ -41,6 +41,9 @@ pub(super) enum Bench {
         /// What an acknowledgement promises: durable, or interval:<ms>
         #[arg(long, value_name = "MODE", default_value_t = Durability::Durable)]
         durability: Durability,
+        /// Leave full files in the journal: without it they are sealed meanwhile, which takes disk and processor too
+        #[arg(long)]
+        no_sealing: bool,
         /// Folder for the data; removed afterwards
         #[arg(long, default_value = "./kappa-bench")]
         dir: PathBuf,

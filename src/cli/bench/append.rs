@@ -19,6 +19,8 @@ pub(super) struct Setup {
     pub record_bytes: usize,
     pub partitions: u32,
     pub durability: Durability,
+    /// Full files become history meanwhile.
+    pub sealing: bool,
     /// Appends a producer has on their way.
     pub in_flight: usize,
 }
@@ -108,7 +110,7 @@ struct Round {
 }
 
 fn append_round(env: &Env, setup: &Setup, dir: &Path) -> Result<Round> {
-    let options = LogOptions { durability: setup.durability, ..LogOptions::default() };
+    let options = LogOptions { durability: setup.durability, history: setup.sealing, ..LogOptions::default() };
     let log = Log::open(env, dir, options)?;
     let config = TopicConfig { partitions: setup.partitions, ..TopicConfig::default() };
     let topic = log.create_topic("bench", config)?.id();

@@ -19,9 +19,10 @@ use std::path::Path;
 
 pub(super) fn run(env: &Env, printer: &Printer, command: Bench) -> Result<Status> {
     match command {
-        Bench::Append { rounds, seconds, producers, record_bytes, partitions, durability, dir } => {
+        Bench::Append { rounds, seconds, producers, record_bytes, partitions, durability, no_sealing, dir } => {
+            let (sealing, in_flight) = (!no_sealing, 4);
             let setup =
-                append::Setup { rounds, seconds, producers, record_bytes, partitions, durability, in_flight: 4 };
+                append::Setup { rounds, seconds, producers, record_bytes, partitions, durability, sealing, in_flight };
             in_folder(env, &dir, |dir| append::run(env, printer, &setup, dir))?;
         }
         Bench::Checkpoint { rounds, events, keys, dir } => {
