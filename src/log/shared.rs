@@ -232,9 +232,9 @@ impl Shared {
         issue.waiters.into_iter().for_each(|(waiters, _)| waiters.failed(ErrorKind::Unavailable, &message, hint));
     }
 
-    /// Waits a little if too many full journal files wait to be sealed. Where that is done by hand waiting would not help.
+    /// Waits a little if too many full journal files wait to be sealed. Where nobody seals, or by hand, waiting would not help.
     fn let_sealing_follow(&self, bytes: u64) {
-        if !self.options.background {
+        if !self.options.background || !self.options.history {
             return;
         }
         let wait_us = self.sealer.slow(bytes, self.options.unsealed_bytes_max);

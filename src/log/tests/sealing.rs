@@ -562,6 +562,22 @@ fn appending_sealing_and_reading_at_once() {
     log.close().unwrap();
 }
 
+/// A log without history is never slowed for the sake of it, however much lies in its journal.
+#[test]
+fn nobody_waits_for_sealing_that_is_not_done() {
+    let sim = Sim::new(8);
+    let options = LogOptions { background: true, history: false, unsealed_bytes_max: 0, ..small() };
+    let log = Log::open(&sim.env(), dir(), options).unwrap();
+    let topic = log.create_topic("t", TopicConfig::default()).unwrap().id();
+    let value = "z".repeat(500);
+    while log.sealing_status().unsealed_files < 20 {
+        log.append_wait(AppendBatch::records(topic, values(&[&value]))).unwrap();
+    }
+    assert_eq!(log.sealing_status().slowed_us, 0);
+    assert_eq!(log.take_troubles(), Vec::<String>::new());
+    log.close().unwrap();
+}
+
 /// Commands that open the log, append a file's worth and end at once: history must follow them all the same.
 #[test]
 fn short_commands_leave_no_full_files_behind() {
