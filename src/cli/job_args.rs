@@ -91,8 +91,9 @@ Examples:
   kappa replay visits --from 2026-01-01 --sql fixed.sql     v2 of the submitted job, over the past
   kappa replay visits --from 2026-01-01 --max-rate 50000";
 
-/// Reads from the job's start, so that every window is whole, and publishes the windows that start at --from or later. Of a submitted
-/// job it makes a new version, which `kappa up` goes on with; the same command goes on with one that was interrupted.
+/// Reads from the job's start, so that every window is whole, and publishes the windows that start at --from or later. Where a
+/// checkpoint of the job's own run gives the same, it reads from there. Of a submitted job it makes a new version, which `kappa up`
+/// goes on with; the same command goes on with one that was interrupted.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = REPLAY_EXAMPLES)]
 pub(super) struct Replay {

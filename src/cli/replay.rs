@@ -117,6 +117,7 @@ fn replay_job(context: &Context, log: &Log, args: &Replay, engine: Request, stop
         checkpoints: engine.checkpoints,
         budget: engine.budget,
         rate_max: args.max_rate.or(asked.rate_max),
+        checkpoint_of: Some(version_run(name, registered.live)),
         ..asked
     };
     let mut watch = Watch::new(context, log, format!("{name} {}", label(number)), stop);

@@ -26,6 +26,26 @@ pub struct EngineState {
     pub sections: Vec<Section>,
 }
 
+impl EngineState {
+    /// Whether an engine of this plan, up to this state, cannot have given out anything of a window that starts at `from_ms` or later: see
+    /// [`PipelinePlan::is_silent_from`](super::plan::PipelinePlan::is_silent_from). Rejected rows have no window.
+    ///
+    /// # Errors
+    /// `Damage` when the state does not say where its watermarks are.
+    pub fn is_silent_from(&self, plan: &JobPlan, from_ms: i64) -> Result<bool> {
+        for pipeline in &plan.pipelines {
+            let name = source_section(pipeline.source);
+            let section = self.sections.iter().find(|section| section.name == name);
+            let rows = section.ok_or_else(|| Error::damage(format!("saved state has no section {name}")))?.rows()?;
+            let watermark = column::<Int64Array>(&rows, "watermark_ms")?.iter().next().flatten();
+            if !pipeline.is_silent_from(from_ms, watermark) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 const ENGINE: &str = "engine";
 const OUTPUTS: &str = "outputs";
 

@@ -186,6 +186,27 @@ impl PipelinePlan {
             _ => None,
         })
     }
+
+    /// Whether no result of a window that starts at `from_ms` or later, and no record too late for one, can have come out by the time
+    /// that the source's watermark has come to `watermark`. False also where the watermark does not tell: for rows without a window,
+    /// windows by count or by append time, those cut in the time of a zone, and those that are shown early.
+    pub fn is_silent_from(&self, from_ms: i64, watermark: Option<i64>) -> bool {
+        let shortest_ms = |step: &Step| match step {
+            Step::Aggregate(WindowPlan { kind, zone: None, .. }) | Step::AssignWindows { kind, zone: None, .. } => {
+                kind.shortest_ms()
+            }
+            Step::Aggregate(_) | Step::AssignWindows { .. } => None,
+            Step::Filter(_) | Step::Project { .. } | Step::Rank(_) => Some(i64::MAX),
+        };
+        let shortest_ms = self.steps.iter().map(shortest_ms).min().flatten();
+        let is_by_watermark = self.time == TimeDomain::Event && self.emission.early_us.is_none();
+        let has_windows = self.steps.iter().any(Step::is_stateful);
+        // What the watermark has closed ends right behind it, or before.
+        let is_before = |shortest_ms: i64| {
+            watermark.is_none_or(|watermark| watermark.saturating_sub(shortest_ms.saturating_sub(1)) < from_ms)
+        };
+        has_windows && is_by_watermark && shortest_ms.is_some_and(is_before)
+    }
 }
 
 /// Which clock windows are cut and closed by.

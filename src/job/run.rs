@@ -23,6 +23,9 @@ pub struct Request {
     pub from: Option<Point>,
     /// Key of a run that began from a state: this one, if it is new, begins from that state as well, where it is.
     pub begin_like: Option<String>,
+    /// Key of a run of the same job: this one, if it is new and publishes windows from a time on, begins with the newest checkpoint of
+    /// that run behind which all of its results lie, if there is one. It reads less, and nothing else is different.
+    pub checkpoint_of: Option<String>,
     /// Where to end; `None` with `bounded`: the end that the log has now; `None` without: never.
     pub to: Option<Point>,
     /// Stop at the end instead of following the log.
@@ -180,15 +183,44 @@ fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
     let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
     let mut meta = declare::news(log, job, &routes);
     meta.push(run_meta(job, Some(&record))?);
-    if let Some(progress) = &so_far {
-        meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
-    }
     if let Some(beginning) = &beginning {
         meta.extend(beginning.write(log, job, &record)?);
     }
+    let mut notes = beginning.map_or_else(Vec::new, |beginning| beginning.notes);
+    let shortcut = match outcome {
+        Outcome::Started => shortcut(log, job, request, (&record, end.as_ref()))?,
+        _ => None,
+    };
+    let so_far = shortcut.map_or(so_far, |(progress, named, note)| {
+        meta.push(named);
+        notes.push(note);
+        Some(progress)
+    });
+    if let Some(progress) = &so_far {
+        meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
+    }
     log.append_wait(AppendBatch::meta(meta))?;
-    let notes = beginning.map_or_else(Vec::new, |beginning| beginning.notes);
     Ok(Planned { outcome, record, end, routes, so_far, notes })
+}
+
+/// Where a new run begins if the checkpoint of another one gives all that it publishes, the record of its own, and what to say.
+fn shortcut(
+    log: &Log,
+    job: &Job,
+    request: &Request,
+    (record, end): (&RunRecord, Option<&End>),
+) -> Result<Option<(Progress, MetaRecord, String)>> {
+    let begins_alike =
+        |of: &&String| checkpoint::has_base(log, of) == request.begin_like.as_ref().is_some_and(|like| like == *of);
+    let of = request.checkpoint_of.as_ref().filter(|_| request.checkpoints.enabled).filter(begins_alike);
+    let found = of.map(|of| checkpoint::shortcut(log, job, of, record, end.map(End::bound))).transpose()?.flatten();
+    let (Some(of), Some((manifest, state))) = (of, found) else { return Ok(None) };
+    let (progress, named) = checkpoint::write_shortcut(log, &job.key(), record, (&manifest, &state))?;
+    let note = format!(
+        "beginning with checkpoint {} of '{of}', at position {}: nothing that is published had come out before",
+        manifest.number, manifest.position
+    );
+    Ok(Some((progress, named, note)))
 }
 
 fn execute(
@@ -210,7 +242,7 @@ fn execute(
         budget: request.budget.clone(),
         rate_max: request.rate_max,
     };
-    let bound = end.as_ref().map(|end| Bound { position: end.position.0, clock_us: end.clock.map(|clock| clock.0) });
+    let bound = end.as_ref().map(End::bound);
     let resumed = so_far.as_ref().map(|progress| (progress, bound));
     let interval_us = request.checkpoints.interval_us.or(job.plan.checkpoint_interval_us);
     let checkpoints = CheckpointOptions { interval_us, ..request.checkpoints };
@@ -263,7 +295,8 @@ fn finish(
 }
 
 /// The request that makes a replay comparable with the job's own run: the same start, with the state that it began from if it did, and,
-/// unless it is still going on, the same end and flush. Without an own run: the end that the log has now, with a flush.
+/// unless it is still going on, the same end and flush. A checkpoint of that run may save it the way there. Without an own run: the end
+/// that the log has now, with a flush.
 pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
     let own = Job { version: None, ..job.clone() };
     let Some(bytes) = log.meta(MetaSpace::Run, &own.key()) else {
@@ -273,7 +306,7 @@ pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
     let starts = record.starts.first().filter(|start| record.starts.iter().all(|s| s == *start));
     let from = starts.map(|start| Point::Position(Position(*start)));
     let begin_like = checkpoint::has_base(log, &own.key()).then(|| own.key());
-    let base = Request { bounded: true, from, begin_like, ..base };
+    let base = Request { bounded: true, from, begin_like, checkpoint_of: Some(own.key()), ..base };
     Ok(match progress(log, &own.key())? {
         Some(progress) if progress.is_final => {
             Request { to: Some(Point::Reading(progress.position(), progress.clock())), flush: record.flush, ..base }
@@ -289,6 +322,12 @@ pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
 struct End {
     position: Position,
     clock: Option<AppendTime>,
+}
+
+impl End {
+    fn bound(&self) -> Bound {
+        Bound { position: self.position.0, clock_us: self.clock.map(|clock| clock.0) }
+    }
 }
 
 /// The identity of the run that is asked for, and its end.

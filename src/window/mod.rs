@@ -55,6 +55,19 @@ pub enum WindowKind {
     },
 }
 
+impl WindowKind {
+    /// No window is shorter than this; `None`: its ends are no times that the watermark closes it by.
+    pub fn shortest_ms(self) -> Option<i64> {
+        match self {
+            WindowKind::Tumble { size_ms, .. } | WindowKind::Hop { size_ms, .. } => Some(size_ms),
+            WindowKind::Cumulate { step_ms, .. } => Some(step_ms),
+            WindowKind::Session { gap_ms } => Some(gap_ms),
+            WindowKind::Attached { .. } => Some(1),
+            WindowKind::Count { .. } => None,
+        }
+    }
+}
+
 /// A window `[start, end)` in ms. Shown as `[2020-01-01T00:00:00.000Z,2020-01-01T01:00:00.000Z)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {

@@ -5,7 +5,7 @@
 use crate::checkpoints::often;
 use crate::crashes::shape;
 use crate::dice::Dice;
-use crate::laws::{first_difference, output};
+use crate::laws::{self, first_difference, output};
 use crate::savepoints::joined;
 use crate::util::{root, tell};
 use flate2::read::MultiGzDecoder;
@@ -15,7 +15,10 @@ use kappa::env::sim::{Sim, SimDisk};
 use kappa::env::{Clock as _, Env};
 use kappa::generate::Maker as _;
 use kappa::generate::web::{WebEvents, WebOptions};
-use kappa::job::{self, Job, Observer, Point, Request, savepoint};
+use kappa::job::{
+    self, CheckpointOptions, DiffRequest, Job, Observer, Outcome, Point, Request, RunReport, Silent, VerifyRequest,
+    Why, savepoint,
+};
 use kappa::log::records::{Partitioning, Record, RecordColumns};
 use kappa::log::{AppendBatch, Log, LogOptions, TopicConfig};
 use kappa::sql;
@@ -360,4 +363,91 @@ fn live_runs_over_the_flights_are_their_replays() {
 #[test]
 fn live_runs_over_visits_are_their_replays() {
     seeds(3).for_each(|seed| live_is_every_replay(&visits(seed, 60_000), seed));
+}
+
+/// Where a run begins to read, and what is said.
+#[derive(Default)]
+struct Reading {
+    first: Option<Position>,
+    notes: Vec<String>,
+}
+
+impl Observer for Reading {
+    fn on_progress(&mut self, position: Position, _: Option<Position>, _: &Counters) {
+        self.first.get_or_insert(position);
+    }
+    fn on_note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+}
+
+/// Runs, and says whether that began with a checkpoint of another run: then it has read nothing before `middle`.
+fn begins_with_checkpoint(log: &Log, job: &Job, request: &Request, middle: u64) -> (RunReport, bool) {
+    let mut reading = Reading::default();
+    let report = job::run(log, job, request, &mut reading).expect("the replay");
+    let is_said = reading.notes.iter().any(|note| note.starts_with("beginning with checkpoint"));
+    let first = reading.first.expect("it has read something");
+    assert_eq!(is_said, first.0 > middle, "{first}: {:?}", reading.notes);
+    (report, is_said)
+}
+
+#[test]
+fn a_replay_from_a_time_begins_with_a_checkpoint_where_that_gives_the_same() {
+    const HALF: usize = 600;
+    for (seed, is_rejecting) in [(61, false), (62, false), (63, true)] {
+        println!("seed {seed}");
+        let (_, sim) = Env::sim(seed);
+        let log = laws::open(&sim, "/data");
+        let mut events = laws::input(seed, 3 * HALF);
+        // Rejected rows are published from whatever time on: then the start is where to begin.
+        events.retain(|(_, _, value)| is_rejecting || value.contains("page"));
+        laws::append(&log, &sim, &events[..HALF], 16);
+        let live = laws::job(None);
+        let held = Request { bounded: true, checkpoints: often(2_000), ..Request::default() };
+        job::run(&log, &live, &held, &mut Silent).expect("half the run");
+        laws::append(&log, &sim, &events[HALF..], 16);
+        // Its checkpoints stay where they are.
+        let none = CheckpointOptions { enabled: false, ..often(5_000) };
+        job::run(&log, &live, &Request { checkpoints: none, ..held.clone() }, &mut Silent).expect("the run");
+        let (middle, middle_ms) = (HALF as u64 * 3 / 4, events[HALF].1 / 1000);
+        let replay = |version: &str, from_ms: i64, change: &dyn Fn(&mut Request)| {
+            let again = laws::job(Some(version));
+            let base = Request { publish_from_ms: Some(from_ms), checkpoints: often(5_000), ..Request::default() };
+            let mut request = job::replay_request(&log, &again, base).expect("a request");
+            change(&mut request);
+            let (report, is_shortcut) = begins_with_checkpoint(&log, &again, &request, middle);
+            (again, request, report, is_shortcut)
+        };
+        let (whole, _, of_whole, is_shortcut) = replay("whole", middle_ms, &|request| request.checkpoint_of = None);
+        assert!(!is_shortcut && of_whole.progress.streams.iter().filter(|stream| stream.rows > 0).count() >= 5);
+        let (short, request, of_short, is_shortcut) = replay("short", middle_ms, &|_| {});
+        assert_eq!((is_shortcut, of_short.outcome), (!is_rejecting, Outcome::Started));
+        // In two parts, the second of which goes on.
+        let to = Some(Point::Position(Position(3 * HALF as u64)));
+        let (parts, _, _, is_shortcut) = replay("parts", middle_ms, &|request| request.to = to);
+        assert_eq!(is_shortcut, !is_rejecting);
+        let rest = job::run(&log, &parts, &request, &mut Silent).expect("the rest");
+        assert_eq!(rest.outcome, Outcome::Resumed);
+        for (job, report) in [(&short, &of_short), (&parts, &rest)] {
+            assert_eq!(first_difference(&output(&log, job), &output(&log, &whole)), None, "seed {seed}");
+            assert_eq!(report.progress, of_whole.progress);
+            assert_eq!((&report.record.starts, report.record.end), (&of_whole.record.starts, of_whole.record.end));
+            // From the start: a checkpoint proves nothing.
+            let verified = job::verify(&log, job, &VerifyRequest::default(), &mut Silent).expect("verified");
+            assert_eq!((verified.differences, verified.recomputed), (vec![], of_whole.progress.streams.clone()));
+        }
+        for output in ["counts", "hops", "visits"] {
+            let report = job::diff(&log, &DiffRequest::new(output, &format!("{output}.short")), &Silent);
+            let why = report.expect("compared").why;
+            assert!(why.keys().all(|why| *why == Why::Start), "seed {seed}, {output}: {why:?}");
+        }
+        // Windows that had come out before, another end, other SQL, no checkpoints.
+        assert!(!replay("early", middle_ms - 40_000, &|_| {}).3);
+        assert!(!replay("ended", middle_ms, &|request| request.to = Some(Point::Position(Position(middle)))).3);
+        assert!(!replay("without", middle_ms, &|request| request.checkpoints = none).3);
+        let changed = laws::SQL.replace("INTERVAL '4' SECOND", "INTERVAL '5' SECOND");
+        let plan = Arc::new(sql::plan("laws.sql", &changed).expect("the plan"));
+        let changed = Job { plan, ..laws::job(Some("changed")) };
+        assert!(!begins_with_checkpoint(&log, &changed, &request, middle).1);
+    }
 }

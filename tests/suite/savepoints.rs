@@ -636,3 +636,46 @@ fn after_a_trim_verify_says_from_where_on_the_command_line() {
     let spans = place.ok(&["verify", "job.sql", "--spans", "--format", "csv"]);
     assert!(spans.contains("sums,1,3,90,") && spans.contains("not compared\nsums,4,"), "{spans}");
 }
+
+#[test]
+fn a_replay_of_the_newest_windows_begins_with_a_checkpoint_on_the_command_line() {
+    let place = Place::new();
+    place.write("job.sql", CLI_SQL);
+    place.ok(&["job", "submit", "job.sql"]);
+    ticks(&place, 0, 90);
+    place.ok(&["up", "--stop-when-idle"]);
+    ticks(&place, 90, 300);
+    let newest = place.kappa(&["replay", "job", "--from", "2026-01-01 00:01:00"]);
+    let words = "note: beginning with checkpoint 1 of 'job.v1', at position 9";
+    assert!(newest.code == 0 && newest.stderr.contains(words), "{}", newest.stderr);
+    let older = place.kappa(&["replay", "job", "--from", "2026-01-01"]);
+    assert!(older.code == 0 && !older.stderr.contains("beginning with"), "{}", older.stderr);
+    place.ok(&["up", "--stop-when-idle"]);
+    let whole = place.ok(&["consume", "sums", "--values"]);
+    assert_eq!(whole, place.ok(&["consume", "sums.v3", "--values"]));
+    let part = place.ok(&["consume", "sums.v2", "--values"]);
+    assert!(part.lines().count() == whole.lines().count() - 3 && whole.ends_with(&part), "{part}");
+    place.ok(&["diff", "job", "-", "v2", "--window", "2026-01-01 00:01:00"]);
+    place.ok(&["verify", "job", "--as", "v2"]);
+    let explained = place.kappa(&["explain", "job", "--as", "v2", "--key", "k0", "--window", "2026-01-01 00:01:00"]);
+    assert!(explained.stderr.contains(": 20 records, 1 results, 0 too late\n"), "{}", explained.stderr);
+}
+
+#[test]
+fn a_replay_of_a_run_from_a_savepoint_begins_with_a_checkpoint_as_well() {
+    let (_first, place, half) = moved();
+    place.ok(&["savepoint", "restore", &half, "job.sql", "--at", "10"]);
+    ticks(&place, 90, 200);
+    place.ok(&["run", "job.sql", "--bounded", "--no-flush"]);
+    let replay = ["replay", "job.sql", "--from", "2026-01-01 00:03:00", "--as", "v2"];
+    let part = place.kappa(&replay);
+    let words = "beginning with checkpoint 1 of 'job', at position 120";
+    assert!(part.code == 0 && part.stderr.contains(words), "{}", part.stderr);
+    ticks(&place, 200, 300);
+    place.ok(&["run", "job.sql", "--bounded"]);
+    let rest = place.kappa(&replay);
+    assert!(rest.code == 0 && rest.stderr.contains("job.v2: went on"), "{}", rest.stderr);
+    let part = place.ok(&["consume", "sums.v2", "--values"]);
+    assert!(part.lines().count() == 6 && place.ok(&["consume", "sums", "--values"]).ends_with(&part), "{part}");
+    place.ok(&["verify", "job.sql", "--as", "v2"]);
+}

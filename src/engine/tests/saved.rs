@@ -1,11 +1,12 @@
 //! Law 3 across restarts: an engine that is saved, written, read and restored, on another number of threads, gives the same bytes.
 
-use super::laws::{events, intricate_plan, noise, plan};
+use super::laws::{events, intricate_plan, noise, plan, plan_times};
 use super::*;
 use crate::engine::EngineState;
 use crate::state::ipc;
 use crate::state::saving::Step;
 use crate::state::section::{PIECE_ROWS, Section};
+use crate::time::zone::Zone;
 use std::collections::BTreeMap;
 
 fn restored(plan: &JobPlan, threads: usize, state: &EngineState) -> Engine {
@@ -160,4 +161,43 @@ fn a_key_that_changes_while_it_is_saved_gives_its_own_row_away_and_a_step_no_mor
         }
     }
     assert_eq!(large, engine.plan.pipelines.len());
+}
+
+/// Each kind of pipeline alone: its state is never called silent once something was published, and is where windows from before have closed.
+#[test]
+fn a_state_that_is_silent_from_a_time_has_published_nothing_from_there() {
+    let events = &events()[..1_600];
+    let mut zoned = windowed(WindowKind::Tumble { size_ms: 20, offset_ms: 0 }, calls());
+    let Some(crate::engine::plan::Step::Aggregate(window)) = zoned.steps.first_mut() else { panic!("an aggregation") };
+    window.zone = Zone::parse("Europe/Berlin").expect("a zone");
+    let untold = [zoned, PipelinePlan { rowtime: Some(1), ..pipeline(vec![]) }];
+    let intricate = intricate_plan().pipelines.into_iter();
+    let is_told = |pipeline: &PipelinePlan| {
+        let is_counted = |window: &WindowPlan| matches!(window.kind, WindowKind::Count { .. });
+        let is_early = pipeline.emission.early_us.is_some();
+        pipeline.time == TimeDomain::Event && !is_early && !pipeline.aggregations().any(is_counted)
+    };
+    let (intricate, others): (Vec<_>, Vec<_>) = intricate.partition(is_told);
+    let told = plan().pipelines.into_iter().chain(intricate).map(|pipeline| (pipeline, true));
+    for (pipeline, is_told) in told.chain(others.into_iter().chain(untold).map(|pipeline| (pipeline, false))) {
+        let what = format!("{pipeline:?}");
+        let plan = Arc::new(job(plan_times(), vec![pipeline]));
+        let (mut silent, mut published) = (0, 0);
+        for from_ms in [60, 120] {
+            let options = EngineOptions { publish_from_ms: Some(from_ms), ..EngineOptions::default() };
+            let mut engine = Engine::with_codecs(Arc::clone(&plan), &[1], options, LINES, None).expect("a good plan");
+            let mut given = Collected::default();
+            for batch in batches(events, 50) {
+                engine.push(vec![batch]).expect("a good batch");
+                given.add(engine.drain());
+                let is_published = !given.main.is_empty() || !given.late.is_empty();
+                published += usize::from(is_published);
+                if saved(&mut engine).is_silent_from(&plan, from_ms).expect("a state") {
+                    assert!(!is_published, "{from_ms} ms: {what}");
+                    silent += usize::from(engine.counters().windows_closed > 0);
+                }
+            }
+        }
+        assert!(published > 0 && (silent > 0) == is_told, "silent {silent} times: {what}");
+    }
 }

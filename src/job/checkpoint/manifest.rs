@@ -9,7 +9,9 @@
 //! | 16 | | the manifest, bincode with fixed-width integers |
 
 use super::BASE;
+use crate::engine::OutputStream;
 use crate::error::{Error, Result};
+use crate::job::emit::STREAMS;
 use crate::job::record::{Progress, StreamProgress};
 use crate::log::{MetaRecord, MetaSpace};
 use bincode::{Decode, Encode};
@@ -176,6 +178,15 @@ pub(super) fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> 
     None
 }
 
+/// Whether a run of the same job may begin behind a checkpoint of another run, and give out what it gives out from its start.
+/// `is_silent`: nothing had come out of a window that it publishes.
+pub(super) fn is_shortcut(manifest: &Manifest, wanted: &Wanted<'_>, is_silent: bool) -> bool {
+    // Rejected rows are published whenever they come.
+    let mut of_kinds = STREAMS.iter().cycle().zip(&manifest.streams);
+    let has_rejected = of_kinds.any(|(kind, given)| *kind == OutputStream::Rejected && given.rows > 0);
+    manifest.number != BASE && is_silent && !has_rejected && unfit(manifest, wanted).is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,5 +244,20 @@ mod tests {
         assert!(fits(&|m| (m.is_beyond_records, m.number) = (true, BASE), bound(90, None), &same));
         assert!(fits(&|m| m.is_beyond_records = true, bound(90, Some(1_000)), &same));
         assert!(!fits(&|_| {}, bound(90, Some(999)), &same));
+    }
+
+    #[test]
+    fn a_shortcut_is_silent_without_rejected_rows_and_not_the_state_that_a_run_began_from() {
+        let given = |rows: [u64; 3]| rows.map(|rows| StreamProgress { rows, digest: rows }).to_vec();
+        let progress = |streams: Vec<StreamProgress>| Progress { position: 95, clock_us: 0, streams, is_final: false };
+        let is = |number: u64, rows: [u64; 3], is_silent: bool, end: u64| {
+            let manifest = Manifest { number, streams: given(rows), ..manifest() };
+            let (end, progress) = (Some(Bound { position: end, clock_us: None }), progress(given([9, 9, 9])));
+            let wanted = Wanted { plan_digest: 7, starts: &[5], publish_from_ms: None, end, progress: &progress };
+            is_shortcut(&manifest, &wanted, is_silent)
+        };
+        assert!(is(3, [4, 2, 0], true, 90));
+        assert!(!is(3, [4, 2, 0], false, 90) && !is(3, [4, 2, 1], true, 90));
+        assert!(!is(BASE, [4, 2, 0], true, 90) && !is(3, [4, 2, 0], true, 89));
     }
 }

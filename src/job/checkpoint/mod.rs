@@ -10,9 +10,9 @@ mod store;
 
 pub(super) use manifest::{Bound, Manifest};
 
-use super::Job;
 use super::drive::{At, Begin};
 use super::record::{Progress, RunRecord, StreamProgress};
+use super::{Job, progress};
 use crate::engine::fit::PipelineShape;
 use crate::engine::{Engine, EngineState};
 use crate::env::thread::{self, Class};
@@ -21,7 +21,7 @@ use crate::log::{Log, MetaRecord, MetaSpace};
 use crate::state::saving::{Relay, Step};
 use crate::state::section::Section;
 use crate::types::Position;
-use manifest::{Named, Wanted, prefix, shapes_key, unfit, unnamed};
+use manifest::{Named, Wanted, is_shortcut, prefix, shapes_key, unfit, unnamed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -482,6 +482,48 @@ pub(super) fn first_from(
     };
     let (manifest, state) = whole.find(|(manifest, _)| is_useful(manifest))?;
     Some(Restored::of(&manifest, state))
+}
+
+/// The newest checkpoint of the run of `of` behind which lies all that a new run of the same job, from the same start and to `end`,
+/// publishes.
+pub(super) fn shortcut(
+    log: &Log,
+    job: &Job,
+    of: &str,
+    record: &RunRecord,
+    end: Option<Bound>,
+) -> Result<Option<(Manifest, EngineState)>> {
+    let (Some(from_ms), Some(progress)) = (record.publish_from_ms, progress(log, of)?) else { return Ok(None) };
+    let store = Store::new(log.env(), log.dir(), of);
+    let fitting = |(number, named): (u64, Named)| {
+        // That run goes on meanwhile: one that is gone, or damaged, costs time and nothing else.
+        let (manifest, state) = store.read(number, &named).ok()?;
+        // What is published does not show in the state.
+        let publish_from_ms = manifest.publish_from_ms;
+        let RunRecord { plan_digest, starts, .. } = record;
+        let wanted = Wanted { plan_digest: *plan_digest, starts, publish_from_ms, end, progress: &progress };
+        let is_silent = state.is_silent_from(&job.plan, from_ms).ok()?;
+        is_shortcut(&manifest, &wanted, is_silent).then_some((manifest, state))
+    };
+    Ok(named(log, of).into_iter().rev().find_map(fitting))
+}
+
+/// Writes the checkpoint of another run as the first one of a new run, which has given out nothing; gives where that is, and the record
+/// of it.
+pub(super) fn write_shortcut(
+    log: &Log,
+    key: &str,
+    record: &RunRecord,
+    (manifest, state): (&Manifest, &EngineState),
+) -> Result<(Progress, MetaRecord)> {
+    let store = Store::new(log.env(), log.dir(), key);
+    let streams = vec![StreamProgress::default(); manifest.streams.len()];
+    let Manifest { position, clock_us, is_beyond_records, .. } = *manifest;
+    let at = At::restored(position, clock_us, is_beyond_records);
+    let made = manifest_of(store.next_number(), record, &at, streams.clone());
+    let (made, _) = store.write(made, state, &Written::new())?;
+    let named = Named::of(&made, &made.encode()?).record(key, made.number)?;
+    Ok((Progress { position, clock_us, streams, is_final: false }, named))
 }
 
 /// The state that a job's run began from, if that was one.
