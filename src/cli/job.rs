@@ -51,13 +51,12 @@ pub(super) fn submission(context: &Context, file: &Path, name: Option<String>) -
 
 fn submit(context: &Context, log: &Log, submission: Submission) -> Result<()> {
     let name = submission.name.clone();
-    let number = match registry::submit(log, &context.functions, submission)? {
-        Submitted::Same(number) => {
-            context.talk(&format!("job '{name}': {} computes the same; nothing was changed", label(number)));
-            return Ok(());
-        }
-        Submitted::New(number) => number,
-    };
+    let submitted = registry::submit(log, &context.functions, submission)?;
+    let number = submitted.number();
+    if let Submitted::Same(number) = submitted {
+        context.talk(&format!("job '{name}': {} computes the same; nothing was changed", label(number)));
+        return Ok(());
+    }
     let registered = registry::get(log, &name)?;
     registered
         .job(number, &context.functions)?
@@ -65,13 +64,15 @@ fn submit(context: &Context, log: &Log, submission: Submission) -> Result<()> {
         .notes
         .iter()
         .for_each(|note| context.talk(&format!("note: {note}")));
-    context.talk(&match registered.live {
-        live if live == number => format!("job '{name}': {} is new; `kappa up` runs it", label(number)),
-        live => format!(
-            "job '{name}': {} is new beside {}, the live one; `kappa up` runs it, into <output>.{}",
-            label(number),
-            label(live),
-            label(number)
+    let version = label(number);
+    context.talk(&match (&submitted, registered.live) {
+        (Submitted::Adopted(_, run), _) => {
+            format!("job '{name}': {version} is new and goes on with what run '{run}' has written; `kappa up` runs it")
+        }
+        (_, live) if live == number => format!("job '{name}': {version} is new; `kappa up` runs it"),
+        (_, live) => format!(
+            "job '{name}': {version} is new beside {}, the live one; `kappa up` runs it, into <output>.{version}",
+            label(live)
         ),
     });
     Ok(())

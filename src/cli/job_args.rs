@@ -15,6 +15,8 @@ Examples:
 #[command(after_help = JOB_EXAMPLES)]
 pub(super) enum Job {
     /// Register a SQL file as a job, or as a new version of one: v2 beside v1
+    ///
+    /// `kappa up` runs it. A new job goes on with what `kappa run` of the same file has written, from where that run is; it is the job's then.
     Submit {
         /// The SQL file
         file: PathBuf,

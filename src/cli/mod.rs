@@ -167,12 +167,8 @@ fn is_name(argument: &Path) -> bool {
 
 /// A run by hand must not go on with a version of a submitted job.
 fn refuse_submitted(log: &Log, job: &Job) -> Result<()> {
-    let version = job.version.as_deref().and_then(|version| registry::parse_label(version).ok());
-    let registered = registry::find(log, &job.name)?.filter(|_| version.is_some());
-    if registered.is_none_or(|registered| registered.versions.iter().all(|known| Some(known.number) != version)) {
-        return Ok(());
-    }
-    let message = format!("'{}' is a version of the submitted job '{}'", job.key(), job.name);
+    let Some((name, _)) = registry::owner(log, &job.key())? else { return Ok(()) };
+    let message = format!("'{}' is a version of the submitted job '{name}'", job.key());
     Err(Error::new(ErrorKind::Conflict, message).with_hint(
         "`kappa up` runs it, `kappa replay NAME` makes another version; `--as NAME` takes other names as well",
     ))

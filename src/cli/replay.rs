@@ -9,7 +9,7 @@ use crate::connect::interrupt::StopFlag;
 use crate::engine::{Counters, Engine};
 use crate::env::thread::{self, Class};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::registry::{self, Registered, Submission, Submitted, VersionState, label, parse_label, version_run};
+use crate::job::registry::{self, Registered, Submission, VersionState, label, parse_label, version_run};
 use crate::job::{self, Observer, Point, Request, parse_point};
 use crate::log::{Claim, Log};
 use crate::types::Position;
@@ -79,9 +79,9 @@ fn version(context: &Context, log: &Log, args: &Replay, publish_from_ms: Option<
     let submission = Submission { from, to, publish_from_ms, rate_max, is_again: true, ..base };
     // Claimed before it is there: else `kappa up` would begin with it.
     let claimed = claim(next)?;
-    match registry::submit(log, &context.functions, submission)? {
-        Submitted::New(number) | Submitted::Same(number) if number == next => Ok((number, claimed)),
-        Submitted::New(number) | Submitted::Same(number) => Ok((number, claim(number)?)),
+    match registry::submit(log, &context.functions, submission)?.number() {
+        number if number == next => Ok((number, claimed)),
+        number => Ok((number, claim(number)?)),
     }
 }
 

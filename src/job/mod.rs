@@ -1,6 +1,7 @@
 //! Runs of a job over the log: live, bounded, replayed under another name, or recomputed to verify what was written.
 //! All of them are one loop ([`drive`]) over one order; they differ in where they start, where they end and who takes the rows.
 
+mod adopt;
 mod bounds;
 mod check;
 mod checkpoint;
@@ -183,6 +184,18 @@ fn recorded(log: &Log, job: &Job) -> Result<Option<(RunRecord, Option<Progress>)
             .with_hint("name the file that ran; `kappa replay FILE --as NAME` computes the changed file beside it"));
     }
     Ok(Some((record, progress(log, &key)?)))
+}
+
+/// That a job has not run, and who writes its outputs instead.
+fn no_run(log: &Log, job: &Job, message: String) -> Error {
+    let outputs = job.output_topics();
+    let writes = |(_, run): &(String, RunRecord)| run.outputs.iter().any(|topic| outputs.contains(topic));
+    let writer = runs(log).unwrap_or_default().into_iter().find(writes);
+    let owner = writer.and_then(|(key, _)| registry::owner(log, &key).ok()?);
+    Error::new(ErrorKind::NotFound, message).with_hint(match owner {
+        Some((name, _)) => format!("the submitted job '{name}' writes its outputs: name that instead of the file"),
+        None => "`kappa run` it first".to_owned(),
+    })
 }
 
 /// How far a run has come; `None` if it has written nothing yet.

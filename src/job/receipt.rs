@@ -4,7 +4,7 @@
 use super::emit::{record_digest, stream_names};
 use super::record::StreamProgress;
 use super::verify::first_incomplete;
-use super::{Job, Observer, check_wanted, parts, recorded};
+use super::{Job, Observer, check_wanted, no_run, parts, recorded};
 use crate::codec::xxh64;
 use crate::engine::functions;
 use crate::error::{Error, ErrorKind, Result};
@@ -70,8 +70,7 @@ pub struct Receipt {
 pub fn receipt(log: &Log, job: &Job, observer: &dyn Observer) -> Result<Receipt> {
     let key = job.key();
     let Some((record, Some(progress))) = recorded(log, job)? else {
-        return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' with anything written"))
-            .with_hint("`kappa run` it first"));
+        return Err(no_run(log, job, format!("there is no run of '{key}' with anything written")));
     };
     if let Some((topic, from)) = first_incomplete(log, job, &record.starts)? {
         let message =

@@ -3,6 +3,7 @@
 //! In the catalog a job is its head (which version is live, and when that changed) under its name, and each version under
 //! `name/number`. The live version writes the outputs' own names, every other one `<output>.vN`.
 
+use super::adopt::{Adopted, adopt};
 use super::live_checks::is_of;
 use super::run::{forget, forgotten, recorded_run, refuse_foreign_outputs};
 use super::{Job, STREAMS, checkpoint, runs, savepoint};
@@ -272,12 +273,23 @@ pub struct Submission {
 }
 
 /// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
     /// This version is new.
     New(u32),
+    /// The job is new, and its first version goes on with what this run by hand has written.
+    Adopted(u32, String),
     /// This version computes the same; nothing was written.
     Same(u32),
+}
+
+impl Submitted {
+    /// The version.
+    pub fn number(&self) -> u32 {
+        match self {
+            Submitted::New(number) | Submitted::Adopted(number, _) | Submitted::Same(number) => *number,
+        }
+    }
 }
 
 impl Registered {
@@ -293,47 +305,74 @@ impl Registered {
         let written = if self.versions.is_empty() { job.base() } else { job.clone() };
         (job, written)
     }
+
+    /// The version that computes the same as a submission, unless it is to be one of its own.
+    fn same(&self, submission: &Submission, plan: &JobPlan) -> Option<u32> {
+        let same = self.versions.iter().rev().find(|version| version.plan_digest == plan.digest);
+        same.filter(|_| !submission.is_again).map(|same| same.number)
+    }
 }
 
-/// Registers a job, or a new version of one beside those that it has. It runs with `kappa up`.
-///
-/// # Errors
-/// `Input` for what cannot run as a registered job, `Conflict` when somebody else writes its outputs, `Unavailable` when somebody works
-/// with what a restart would forget.
-pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Result<Submitted> {
+/// The version of a submitted job whose run has this key.
+pub fn owner(log: &Log, key: &str) -> Result<Option<(String, u32)>> {
+    let Some((name, version)) = key.rsplit_once('.') else { return Ok(None) };
+    let (Ok(number), Some(registered)) = (parse_label(version), find(log, name)?) else { return Ok(None) };
+    let is_known = registered.versions.iter().any(|version| version.number == number);
+    Ok(is_known.then(|| (name.to_owned(), number)))
+}
+
+/// The plan of a submission, which can run as a registered job.
+fn planned(functions: &FunctionRegistry, submission: &Submission) -> Result<Arc<JobPlan>> {
     check_topic_name(&submission.name).map_err(|why| Error::input(format!("job '{}': {why}", submission.name)))?;
-    let plan = Arc::new(sql::plan_with(&submission.file, &submission.sql, functions)?);
+    let plan = sql::plan_with(&submission.file, &submission.sql, functions)?;
     if let Some(source) = plan.sources.iter().find(|source| source.ingest.is_some()) {
         let message = format!("table {} reads a file, and a registered job reads topics", source.table);
         return Err(
             Error::input(message).with_hint("declare it 'connector' = 'kappa' and feed it with `kappa produce`")
         );
     }
-    let same = |registered: &Registered| {
-        let same = registered.versions.iter().rev().find(|version| version.plan_digest == plan.digest);
-        same.filter(|_| !submission.is_again).map(|same| Submitted::Same(same.number))
-    };
+    Ok(Arc::new(plan))
+}
+
+/// A new version does not go on with a run by hand that was given its name.
+fn refuse_own_run(log: &Log, job: &Job) -> Result<()> {
+    match log.meta(MetaSpace::Run, &job.key()) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("there is a run by hand of this version's name, '{}'", job.key()),
+        )
+        .with_hint("`--restart` removes what it wrote; a job of another `--name` leaves it")),
+    }
+}
+
+/// Registers a job, or a new version of one beside those that it has. It runs with `kappa up`. A new job whose outputs a run by hand of the
+/// same file has written goes on with that run: its rows, its progress and its checkpoints are the first version's from then on.
+///
+/// # Errors
+/// `Input` for what cannot run as a registered job, `Conflict` when somebody else writes its outputs, `Unavailable` when somebody works
+/// with the run that it would go on with, or that a restart would forget.
+pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -> Result<Submitted> {
+    let plan = planned(functions, &submission)?;
     if submission.restart {
         let registered = Registered::named(log, &submission.name)?;
-        let (_, written) = registered.next(&plan);
-        if same(&registered).is_none() {
-            let _claim = log.claim(&written.key(), "`kappa job submit --restart`", || false)?;
-            forget(log, &written)?;
+        if registered.same(&submission, &plan).is_none() {
+            let (job, written) = registered.next(&plan);
+            for old in [&written, &job] {
+                let _claim = log.claim(&old.key(), "`kappa job submit --restart`", || false)?;
+                forget(log, old)?;
+            }
         }
     }
     let _deciding = log.deciding();
     let mut registered = Registered::named(log, &submission.name)?;
-    if let Some(same) = same(&registered) {
-        return Ok(same);
+    if let Some(same) = registered.same(&submission, &plan) {
+        return Ok(Submitted::Same(same));
     }
     let (job, written) = registered.next(&plan);
-    registered.last += 1;
-    let number = registered.last;
+    let number = registered.next_number();
     if let Some(of) = submission.from.as_deref().and_then(begins_like) {
         savepoint::check_like(log, &job, of)?;
-    }
-    if registered.versions.is_empty() {
-        registered.live = number;
     }
     let version = JobVersion {
         number,
@@ -347,10 +386,27 @@ pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -
         state: VersionState::Running,
     };
     written.check()?;
-    recorded_run(log, &job.key(), &written.output_topics())?;
-    refuse_foreign_outputs(log, &written.output_topics())?;
-    log.append_wait(AppendBatch::meta(vec![registered.head_record()?, registered.version_record(&version)?]))?;
-    Ok(Submitted::New(number))
+    refuse_own_run(log, &job)?;
+    let is_first = registered.versions.is_empty();
+    let adopted = if is_first { adopt(log, &job, &written, &version)? } else { None };
+    if adopted.is_none() {
+        recorded_run(log, &job.key(), &written.output_topics())?;
+        refuse_foreign_outputs(log, &written.output_topics())?;
+    }
+    registered.last = number;
+    if is_first {
+        registered.live = number;
+    }
+    let mut meta = vec![registered.head_record()?, registered.version_record(&version)?];
+    meta.extend(adopted.iter().flat_map(|adopted| adopted.records.clone()));
+    log.append_wait(AppendBatch::meta(meta))?;
+    Ok(match adopted {
+        Some(Adopted { run, .. }) => {
+            checkpoint::remove(log, &run);
+            Submitted::Adopted(number, run)
+        }
+        None => Submitted::New(number),
+    })
 }
 
 /// Says what is to become of a version.

@@ -8,7 +8,7 @@ use super::record::{Decision, Progress, RunRecord, decide};
 use super::route::Routes;
 use super::savepoint::Beginning;
 use super::verify::spans;
-use super::{Job, declare, progress, runs};
+use super::{Job, declare, progress, registry, runs};
 use crate::engine::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AppendBatch, Claim, Log, MetaRecord, MetaSpace, Topic};
@@ -88,7 +88,18 @@ pub(super) fn recorded_run(log: &Log, key: &str, outputs: &[String]) -> Result<O
         if other == key {
             own = Some(run);
         } else if run.outputs.iter().any(|topic| outputs.contains(topic)) {
-            return Err(refused(&other, &run, "runs are known by the names of their files"));
+            return Err(match registry::owner(log, &other)? {
+                Some((name, number)) => refused(
+                    &other,
+                    &run,
+                    &format!("it is {} of the submitted job '{name}'", registry::label(number)),
+                )
+                .with_hint(format!(
+                    "`kappa up` runs it, `kappa job submit FILE --name {name}` makes its next version; `kappa run FILE --as NAME` \
+                     writes beside it"
+                )),
+                None => refused(&other, &run, "runs are known by the names of their files"),
+            });
         }
     }
     Ok(own)
@@ -319,7 +330,7 @@ pub fn replay_request(log: &Log, job: &Job, base: Request) -> Result<Request> {
 }
 
 /// Where a bounded run ends: before a position, and for `append:T` with the clock steps due by a time.
-struct End {
+pub(super) struct End {
     position: Position,
     clock: Option<AppendTime>,
 }
@@ -331,7 +342,7 @@ impl End {
 }
 
 /// The identity of the run that is asked for, and its end.
-fn identity(
+pub(super) fn identity(
     log: &Log,
     job: &Job,
     request: &Request,
@@ -386,7 +397,7 @@ pub(super) fn run_meta(job: &Job, record: Option<&RunRecord>) -> Result<MetaReco
     Ok(MetaRecord { space: MetaSpace::Run, key: job.key(), value: record.map(RunRecord::encode).transpose()? })
 }
 
-fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
+pub(super) fn refused(key: &str, run: &RunRecord, why: &str) -> Error {
     let outputs = if run.outputs.is_empty() { key.to_owned() } else { run.outputs.join("', '") };
     Error::new(ErrorKind::Conflict, format!("'{outputs}' is written by run '{key}' already: {why}")).with_hint(
         "`--as NAME` writes beside it, into <output>.NAME; `--restart` removes what it wrote and starts anew",

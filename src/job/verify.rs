@@ -5,7 +5,7 @@ use super::compare::{Comparer, Difference, SpanCheck};
 use super::drive::{Begin, Drive, DriveOptions, Observer, Sink};
 use super::emit::{StreamName, stream_names};
 use super::record::{Progress, RunRecord, StreamProgress};
-use super::{Job, Spans, recorded};
+use super::{Job, Spans, no_run, recorded};
 use crate::engine::functions::{self, UsedFunction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, MetaSpace, Seek, SeekTarget};
@@ -96,8 +96,7 @@ pub struct VerifyRequest {
 pub fn verify(log: &Log, job: &Job, request: &VerifyRequest, observer: &mut dyn Observer) -> Result<VerifyReport> {
     let key = job.key();
     let Some((record, progress)) = recorded(log, job)? else {
-        return Err(Error::new(ErrorKind::NotFound, format!("there is no run of '{key}' to verify"))
-            .with_hint("`kappa run` it first"));
+        return Err(no_run(log, job, format!("there is no run of '{key}' to verify")));
     };
     let Some(progress) = progress else {
         return Err(Error::new(ErrorKind::NotFound, format!("the run of '{key}' has written nothing yet")));

@@ -4,11 +4,13 @@
 
 use crate::checkpoints::often;
 use crate::dice::Dice;
-use crate::laws::{append, bounded, first_difference, input, job, output};
+use crate::laws::{SQL, append, bounded, first_difference, input, job, output};
 use crate::util::tell;
+use kappa::engine::functions::FunctionRegistry;
 use kappa::env::sim::{Crash, Sim, SimDisk};
 use kappa::env::{DirEntry, Disk, DiskFile, Env, LockError, LockGuard, Mapped, OpenMode};
-use kappa::job::{self, Point, Request, Silent};
+use kappa::job::registry::{self, Submission, Submitted};
+use kappa::job::{self, Observer, Point, Request, Silent, VerifyRequest};
 use kappa::log::{Log, LogOptions};
 use kappa::types::Position;
 use std::collections::BTreeMap;
@@ -315,4 +317,82 @@ fn a_crash_at_any_named_point_leaves_the_same_output() {
     let crashes: u64 = points.values().sum();
     tell(&format!("{crashes} crashes at {} points, {often} of them with nearly every seed", points.len()));
     assert!(often >= 15, "{points:#?}");
+}
+
+fn submit(log: &Log) -> kappa::Result<Submitted> {
+    let (name, file, sql) = ("taken".to_owned(), "laws.sql".to_owned(), SQL.to_owned());
+    let to = Some(format!("position:{ROWS}"));
+    registry::submit(log, FunctionRegistry::none(), Submission { name, file, sql, to, ..Submission::default() })
+}
+
+/// Notes of a run.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn on_note(&mut self, note: &str) {
+        self.0.push(note.to_owned());
+    }
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
+
+/// The power goes at each step of a job's taking over the run by hand of its file: all of the run is the job's then, or nothing, and both go
+/// on from its checkpoint.
+#[test]
+fn a_crash_while_a_job_takes_a_run_over_leaves_one_of_them() {
+    let (mut by_hand, mut taken) = (0, 0);
+    for seed in 1..=8 {
+        let (env, sim) = Env::sim(seed);
+        let mut dice = Dice::new(seed);
+        let log = open(&env);
+        append(&log, &sim, &input(seed, ROWS), 24);
+        let part = |part: u64| Some(Point::Position(Position(ROWS as u64 * part / 4)));
+        let held = Request { to: part(3), bounded: true, checkpoints: often(2_000), ..Request::default() };
+        job::run(&log, &job(None), &held, &mut Silent).expect("the run by hand");
+        job::run(&log, &job(Some("whole")), &Request { to: part(4), ..bounded(1) }, &mut Silent).expect("all of it");
+        let expected = output(&log, &job(Some("whole")));
+        log.close().expect("closed");
+        let watched = Watched::new(&sim, seed);
+        let log = open(&Env { disk: Arc::new(watched.clone()), ..env });
+        assert_eq!(submit(&log).expect("taken over"), Submitted::Adopted(1, "laws".into()));
+        log.close().expect("closed");
+        for (point, disk) in watched.take() {
+            let crash = shape(&disk, &mut dice);
+            let what = format!("seed {seed}, {point}, {crash:?}");
+            let log = open(&sim.with_disk(disk.crash(crash)).env());
+            let has_run = job::progress(&log, "laws").expect("decodes").is_some();
+            match registry::find(&log, "taken").expect("decodes") {
+                None => {
+                    by_hand += 1;
+                    assert!(has_run, "{what}");
+                    assert_eq!(submit(&log).expect("taken over"), Submitted::Adopted(1, "laws".into()), "{what}");
+                }
+                Some(_) => {
+                    taken += 1;
+                    assert!(!has_run, "{what}");
+                }
+            }
+            let registered = registry::get(&log, "taken").expect("the job");
+            let job = registered.job(1, FunctionRegistry::none()).expect("a plan");
+            let request = job::request_of(&log, &job, &registered.versions[0]).expect("a request");
+            let runs = job::runs(&log).expect("decode").into_iter();
+            let outputs = runs.filter(|(key, _)| *key == job.key()).map(|(_, run)| run.outputs).next();
+            let mut notes = Notes::default();
+            let report = job::run(&log, &job, &request, &mut notes).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(outputs.as_ref(), Some(&report.record.outputs), "{what}");
+            assert!(
+                matches!(&notes.0[..], [note] if note.contains("going on from checkpoint")),
+                "{what}: {:?}",
+                notes.0
+            );
+            assert_eq!(first_difference(&output(&log, &self::job(None)), &expected), None, "{what}");
+            let verified = job::verify(&log, &job, &VerifyRequest::default(), &mut Silent).expect("verified");
+            assert!(verified.differences.is_empty(), "{what}: {:?}", verified.differences);
+            log.close().expect("closed");
+        }
+    }
+    tell(&format!("the run was the user's after {by_hand} crashes, the job's after {taken}"));
+    assert!(by_hand > 80 && taken > 15, "{by_hand}, {taken}");
 }

@@ -112,6 +112,94 @@ fn what_another_run_writes_or_reads_from_a_file_is_refused() {
 }
 
 #[test]
+fn a_submitted_file_goes_on_with_what_its_run_has_written() {
+    for name in ["visits", "other"] {
+        let place = Place::new();
+        place.write("visits.sql", SQL);
+        feed(&place, 0, 100);
+        let live = place.start(&["run", "visits.sql"]);
+        eventually("it runs", || place.kappa(&["consume", "counts", "--values"]).stdout.lines().count() > 20);
+        assert_eq!(live.interrupt().code, 0);
+        let first = values(&place, "counts");
+        let submitted = place.kappa(&["job", "submit", "visits.sql", "--name", name]);
+        assert!(
+            submitted.stderr.contains("v1 is new and goes on with what run 'visits' has written"),
+            "{}",
+            submitted.stderr
+        );
+        let list = place.ok(&["job", "list", "--format", "csv"]);
+        let rows = first.lines().count();
+        assert!(list.contains(&format!("{name},v1,true,running,")) && list.contains(&format!(",{rows}\n")), "{list}");
+        place.ok(&["verify", name]);
+        feed(&place, 100, 200);
+        let events = up(&place);
+        assert!(events.contains("going on from checkpoint"), "{events}");
+        let all = values(&place, "counts");
+        assert!(all.starts_with(&first) && all.len() > first.len());
+        place.ok(&["verify", name]);
+        place.fails(&["run", "visits.sql"], 2, &["counts", &format!("v1 of the submitted job '{name}'"), "kappa up"]);
+        place.fails(&["verify", "visits.sql"], 2, &["no run of 'visits'", &format!("job '{name}' writes its outputs")]);
+        place.ok(&["run", "visits.sql", "--bounded", "--no-flush", "--as", "check"]);
+        assert_eq!(values(&place, "counts.check"), all);
+        place.write("fixed.sql", &SQL.replace("n < 3", "n < 4"));
+        place.ok(&["job", "submit", "fixed.sql", "--name", name]);
+        up(&place);
+        assert_eq!(place.kappa(&["diff", name, "v1", "v2"]).code, 1);
+        place.ok(&["promote", name, "v2"]);
+        assert!(values(&place, "counts").starts_with(&all));
+    }
+}
+
+/// The log alone does not give the output of such a run.
+#[test]
+fn a_run_that_began_from_a_savepoint_is_taken_over_with_its_state() {
+    let (whole, part) = (Place::new(), Place::new());
+    [&whole, &part].iter().for_each(|place| place.write("visits.sql", SQL));
+    feed(&whole, 0, 105);
+    whole.ok(&["run", "visits.sql", "--bounded", "--no-flush"]);
+    let before = values(&whole, "counts");
+    let half = part.path("half").display().to_string();
+    whole.ok(&["savepoint", "create", "visits.sql", "--to", &half]);
+    part.ok(&["topic", "create", "clicks"]);
+    part.ok(&["savepoint", "restore", &half, "visits.sql", "--at", "0"]);
+    let submitted = part.kappa(&["job", "submit", "visits.sql"]);
+    assert!(submitted.stderr.contains("goes on with what run 'visits' has written"), "{}", submitted.stderr);
+    for place in [&whole, &part] {
+        feed(place, 105, 200);
+    }
+    whole.ok(&["run", "visits.sql", "--bounded", "--no-flush"]);
+    up(&part);
+    assert_eq!(before + &values(&part, "counts"), values(&whole, "counts"));
+    part.ok(&["verify", "visits"]);
+}
+
+#[test]
+fn a_run_that_a_job_would_not_go_on_with_is_refused_with_the_reason() {
+    let place = Place::new();
+    place.write("visits.sql", SQL);
+    place.write("fixed.sql", &SQL.replace("n < 3", "n < 4"));
+    feed(&place, 0, 100);
+    let live = place.start(&["run", "visits.sql"]);
+    eventually("it runs", || place.kappa(&["consume", "counts", "--values"]).stdout.lines().count() > 20);
+    place.fails(&["job", "submit", "visits.sql"], 4, &["'visits' is in use"]);
+    assert_eq!(live.interrupt().code, 0);
+    let before = values(&place, "counts");
+    place.fails(&["job", "submit", "fixed.sql"], 2, &["run 'visits'", "something else", "v2 beside it", "--restart"]);
+    place.fails(&["job", "submit", "visits.sql", "--from", "latest"], 2, &["started elsewhere", "without `--from`"]);
+    place.ok(&["run", "visits.sql", "--bounded"]);
+    place.fails(&["job", "submit", "visits.sql"], 2, &["flushed its open windows", "--restart"]);
+    assert!(values(&place, "counts").starts_with(&before));
+    assert_eq!(place.ok(&["job", "list", "--format", "csv"]).lines().count(), 1, "nothing was submitted");
+    place.ok(&["verify", "visits.sql"]);
+    place.ok(&["run", "visits.sql", "--bounded", "--as", "v1"]);
+    place.fails(&["job", "submit", "visits.sql", "--name", "visits"], 2, &["run by hand", "visits.v1", "--restart"]);
+    place.ok(&["job", "submit", "visits.sql", "--restart"]);
+    up(&place);
+    assert_eq!(values(&place, "counts"), before);
+    place.ok(&["verify", "visits"]);
+}
+
+#[test]
 fn up_ends_well_when_it_is_asked_to_and_goes_on_after_it_was_killed() {
     let place = with_job();
     let mut running = place.start(&["up"]);

@@ -526,6 +526,30 @@ pub(super) fn write_shortcut(
     Ok((Progress { position, clock_us, streams, is_final: false }, named))
 }
 
+/// Writes a run's checkpoints again for a run of another key: the state that it began from, and the newest one that is whole. Gives their
+/// records.
+pub(super) fn copy(log: &Log, from: &str, to: &str) -> Result<Vec<MetaRecord>> {
+    let [source, target] = [from, to].map(|key| Store::new(log.env(), log.dir(), key));
+    target.remove();
+    let mut records = Vec::new();
+    for (number, known) in named(log, from).into_iter().rev() {
+        if number != BASE && !records.is_empty() {
+            continue;
+        }
+        let (manifest, state) = match source.read(number, &known) {
+            Ok(read) => read,
+            Err(e) if number == BASE => return Err(e.context("the state that the run began from")),
+            Err(_) => continue,
+        };
+        let manifest = Manifest { sections: Vec::new(), ..manifest };
+        let (manifest, _) = target.write(manifest, &state, &Written::new())?;
+        records.push(Named::of(&manifest, &manifest.encode()?).record(to, number)?);
+    }
+    let shapes = log.meta(MetaSpace::Checkpoint, &shapes_key(from));
+    records.extend(shapes.map(|shapes| shapes_record(to, shapes)));
+    Ok(records)
+}
+
 /// The state that a job's run began from, if that was one.
 pub(super) fn base(log: &Log, key: &str) -> Result<Option<Restored>> {
     let Some((number, named)) = named(log, key).into_iter().find(|(number, _)| *number == BASE) else {
@@ -563,8 +587,12 @@ pub(super) fn write_base(
     let manifest = manifest_of(BASE, record, at, streams.to_vec());
     let (manifest, _) = store.write(manifest, state, &Written::new())?;
     let shapes = serde_json::to_vec(shapes).map_err(|e| Error::internal("what a state is made for").with_source(e))?;
-    let shapes = MetaRecord { space: MetaSpace::Checkpoint, key: shapes_key(key), value: Some(shapes) };
-    Ok([Named::of(&manifest, &manifest.encode()?).record(key, BASE)?, shapes])
+    Ok([Named::of(&manifest, &manifest.encode()?).record(key, BASE)?, shapes_record(key, shapes)])
+}
+
+/// The record of what the state that a run began from is made for.
+fn shapes_record(key: &str, shapes: Vec<u8>) -> MetaRecord {
+    MetaRecord { space: MetaSpace::Checkpoint, key: shapes_key(key), value: Some(shapes) }
 }
 
 /// A manifest without its sections.
