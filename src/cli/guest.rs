@@ -40,7 +40,7 @@ pub(super) fn here_or_there(context: &Context, mut args: Args) -> u8 {
     let clock = &context.env.clock;
     let until = clock.monotonic_us() + PATIENCE_US;
     loop {
-        let may_wait = matches!(need(&args.command), Need::Log) && clock.monotonic_us() < until;
+        let may_wait = !matches!(need(&args.command), Need::Nothing) && clock.monotonic_us() < until;
         let ran = match hand_over(&args) {
             Ok(Some(code)) => return code,
             Ok(None) => dispatch(context, args.command),

@@ -1,6 +1,8 @@
 //! Commands while another process has the data folder: they run in that process, and behave as if they had it themselves.
 
 use crate::util::{Place, Running, eventually};
+use kappa::env::Env;
+use kappa::log::{Log, LogOptions};
 use std::io::Write;
 
 const SQL: &str = "
@@ -68,6 +70,20 @@ fn commands_work_while_up_has_the_log() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(!place.path("data/SOCKET").exists());
     place.ok(&["verify", "visits"]);
+}
+
+#[test]
+fn up_waits_for_a_short_command_that_has_the_log() {
+    let place = Place::new();
+    place.write("visits.sql", SQL);
+    produce(&place, 0, 100);
+    place.ok(&["job", "submit", "visits.sql", "--name", "visits"]);
+    let log = Log::open(&Env::os(), &place.path("data"), LogOptions::default()).expect("free");
+    let up = place.start(&["up", "--stop-when-idle"]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    log.close().expect("closed");
+    let ended = up.ended();
+    assert!(ended.code == 0 && ended.stderr.contains("visits v1: running"), "{}", ended.stderr);
 }
 
 #[test]
