@@ -274,7 +274,8 @@ pub(super) struct Explain {
     /// End of the window, where several start together (CUMULATE)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub window_end: Option<String>,
-    /// Key: as in the output record, or the values of the group, separated by commas [default: all keys of the window]
+    /// Key: as in the output record, or the values of the group, separated by commas; of ranked rows (ROW_NUMBER) also that of the rows
+    /// themselves [default: all keys of the window]
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub key: Option<String>,
     /// Table or topic of the output [default: all outputs with windows]

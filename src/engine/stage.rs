@@ -157,6 +157,11 @@ impl Stage {
         Ok(Stage { operator, clock, input, schema, after, arrived: 0, lateness_ms, traced })
     }
 
+    /// True if rows come out of it as they went in.
+    pub fn is_rank(&self) -> bool {
+        matches!(self.input, Input::Rank { .. })
+    }
+
     fn rank(plan: &RankPlan, after: Vec<Prepared>, traced: Option<Range<i64>>) -> Result<Stage> {
         let codec = KeyCodec::new(plan.partition.iter().map(|key| key.field.data_type().clone()).collect())?;
         let row = row_of(plan);

@@ -31,7 +31,8 @@ pub struct Asked {
     pub window_start_ms: i64,
     /// End of the window, where several start together.
     pub window_end_ms: Option<i64>,
-    /// The key: as in the output record, or the group's values as JSON or separated by commas. `None`: all keys.
+    /// The key: as in the output record, or the group's values as JSON or separated by commas. For the first rows of a window both the group
+    /// that they are ranked in and their own. `None`: all keys.
     pub key: Option<String>,
 }
 
@@ -290,8 +291,8 @@ impl Groups {
     }
 }
 
-/// Results of a stage that wait in the next one, by their number there.
-type Waiting = BTreeMap<u64, Arc<Inner>>;
+/// Results of a stage that wait in the next one, by their number there; true: of the key asked for.
+type Waiting = BTreeMap<u64, (Arc<Inner>, bool)>;
 
 /// The trace of one pipeline.
 pub(super) struct Trace {
@@ -299,6 +300,8 @@ pub(super) struct Trace {
     pipeline: usize,
     groups: Vec<Groups>,
     waiting: Vec<Waiting>,
+    /// The last stage ranks what the one before it gives: each of its rows is one of those.
+    is_rank: bool,
     /// How far the pipeline's watermark is behind its source's.
     behind_ms: i64,
     seen: Tracing,
@@ -326,7 +329,8 @@ impl Trace {
     pub fn new(asked: &Asked, pipeline: usize, stages: &[Stage], behind_ms: i64) -> Result<Trace> {
         let groups = stages.iter().map(|stage| Groups::new(&stage.group_schema())).collect::<Result<_>>()?;
         let waiting = stages.iter().map(|_| Waiting::new()).collect();
-        Ok(Trace { asked: asked.clone(), pipeline, groups, waiting, behind_ms, seen: Tracing::default() })
+        let is_rank = stages.len() > 1 && stages.last().is_some_and(Stage::is_rank);
+        Ok(Trace { asked: asked.clone(), pipeline, groups, waiting, is_rank, behind_ms, seen: Tracing::default() })
     }
 
     /// The times of rows that a pipeline of one stage has to gather.
@@ -347,7 +351,10 @@ impl Trace {
         let rows = rows.iter().filter(|row| !is_in_state(row));
         let mut parts: Vec<Part> = match stage {
             0 => rows.map(|(position, before)| Part::Record(*position, before.saturating_add(behind))).collect(),
-            _ => rows.filter_map(|(n, _)| self.waiting[stage].get(n).cloned().map(Part::Window)).collect(),
+            _ => {
+                let inner = rows.filter_map(|(n, _)| self.waiting[stage].get(n));
+                inner.map(|(inner, _)| Part::Window(Arc::clone(inner))).collect()
+            }
         };
         if stage == 0 {
             parts.sort_by_key(|part| if let Part::Record(position, _) = part { *position } else { 0 });
@@ -369,13 +376,15 @@ impl Trace {
             if is_last && !may_be_in {
                 continue;
             }
+            let group = self.groups[handed.stage].of(handed.groups, origin);
+            let is_key = self.asked.is_key(&group, None);
             let inner = Inner {
                 window: handed.fired.windows[origin],
-                group: self.groups[handed.stage].of(handed.groups, origin).json,
+                group: group.json,
                 by: caused_by(handed.fired.causes[origin]),
                 parts: self.parts(handed.stage, &handed.lineage[origin]),
             };
-            self.waiting[next].insert(number, Arc::new(inner));
+            self.waiting[next].insert(number, (Arc::new(inner), is_key));
         }
     }
 
@@ -386,7 +395,10 @@ impl Trace {
             let (window, group) = (fired.windows[row], self.groups[handed.stage].of(handed.groups, row));
             let record = published.remove(&row);
             let key = record.as_ref().and_then(|(key, _)| key.as_deref());
-            let is_key = self.asked.is_key(&group, key);
+            let ranked = self.is_rank.then(|| handed.lineage[row].first()).flatten();
+            let ranked = ranked.and_then(|(number, _)| self.waiting[handed.stage].get(number));
+            let is_key = self.asked.is_key(&group, key) || ranked.is_some_and(|(_, is_key)| *is_key);
+            let own_key = ranked.map_or(&group.json, |(inner, _)| &inner.group).clone();
             note_near(&mut self.seen.near, self.asked.window_start_ms, window);
             if is_key {
                 note_near(&mut self.seen.near_of_key, self.asked.window_start_ms, window);
@@ -395,7 +407,7 @@ impl Trace {
                 continue;
             }
             if self.seen.keys.len() < KEYS_MAX {
-                self.seen.keys.insert(group.json.clone());
+                self.seen.keys.insert(own_key);
             }
             if is_key {
                 let firing: Firing = fired.firings[row];

@@ -108,6 +108,51 @@ fn the_records_named_are_as_many_as_counted_in_windows_of_every_kind() {
     assert!(late > 0, "nothing was late: that shows little");
 }
 
+/// A row among the first of its window is asked for by its own key, or by that of the group that it is ranked in.
+#[test]
+fn ranked_rows_are_known_by_their_own_key() {
+    let (_, sim) = Env::sim(7);
+    let log = open(&sim, "/data");
+    append(&log, &sim, &input(7, 700), 20);
+    let counts = "SELECT window_start, window_end, page, ms % 2 AS side, COUNT(*) AS n
+        FROM TABLE(TUMBLE(TABLE hits, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, page, ms % 2";
+    let job = job_of(&format!(
+        "CREATE TABLE hits (ts TIMESTAMP(3), page STRING, ms INT, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
+           WITH ('connector' = 'kappa', 'format' = 'json');
+         CREATE TABLE counts (window_start TIMESTAMP(3), page STRING, side INT, n BIGINT) WITH ('connector' = 'kappa');
+         INSERT INTO counts SELECT window_start, page, side, n FROM (SELECT *, ROW_NUMBER() OVER (
+           PARTITION BY window_start, window_end, side ORDER BY n DESC, page) AS place FROM ({counts})) WHERE place <= 2;"
+    ));
+    let request = Request { bounded: true, flush: true, ..Request::default() };
+    job::run(&log, &job, &request, &mut Silent).expect("the run");
+    let ask = |row: &Value, key: String| {
+        let question = Question { window_start_ms: time(row, "window_start"), key: Some(key), ..Question::default() };
+        job::explain(&log, &job, &question, &mut Silent)
+    };
+    let results = |explained: &[job::Explained]| -> Vec<(Value, usize)> {
+        let results = explained.iter().flat_map(|one| &one.events).filter_map(|event| match &event.what {
+            Happened::Result(result) => Some(result),
+            _ => None,
+        });
+        let value = |result: &job::Traced| serde_json::from_slice(result.record.as_ref()?.1.as_deref()?).ok();
+        let records = |result: &job::Traced| result.parts.iter().flat_map(job::Part::records).count();
+        results.map(|result| (value(result).expect("published"), records(result))).collect()
+    };
+    let rows = rows_of(&log);
+    for row in rows.iter().step_by(rows.len() / 8) {
+        let own = ask(row, format!("{},{}", row["page"].as_str().expect("a page"), row["side"])).expect("its own key");
+        let records = row["n"].as_u64().and_then(|n| usize::try_from(n).ok()).expect("a count");
+        assert_eq!(results(&own), [(row.clone(), records)]);
+        let ranked_in = results(&ask(row, row["side"].to_string()).expect("the key that it is ranked in"));
+        let beside = |other: &&Value| other["window_start"] == row["window_start"] && other["side"] == row["side"];
+        assert_eq!(ranked_in.len(), rows.iter().filter(beside).count());
+        assert!(ranked_in.contains(&(row.clone(), records)));
+        let error = ask(row, "nobody".to_owned()).expect_err("no such key");
+        let named = |hint: &str| hint.contains("keys of that window: {\"page\":");
+        assert!(error.hint().is_some_and(named), "{error:?}");
+    }
+}
+
 #[test]
 fn a_window_that_is_not_there_is_said_with_the_nearest_ones() {
     let (_, sim) = Env::sim(5);
