@@ -263,11 +263,6 @@ pub(super) struct Loaded {
     pub is_live: bool,
 }
 
-/// That the user does not want any more.
-pub(super) fn check_stop(stop: &StopFlag) -> Result<()> {
-    if stop.is_set() { Err(Error::new(ErrorKind::Closed, "stopped before it was done")) } else { Ok(()) }
-}
-
 pub(super) fn stdout_error(e: io::Error) -> Error {
     Error::new(ErrorKind::Closed, format!("cannot write to stdout: {e}")).with_source(e)
 }

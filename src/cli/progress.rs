@@ -1,10 +1,10 @@
 //! Progress of long work: a bar on a terminal, nothing in a pipe.
 
-use super::context::{Own, Terminal, check_stop};
+use super::context::{Own, Terminal};
 use crate::connect::interrupt::StopFlag;
 use crate::engine::Counters;
 use crate::error::Result;
-use crate::job::Observer;
+use crate::job::{Observer, check_wanted};
 use crate::types::Position;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(super) struct Recomputing {
 impl Recomputing {
     /// What was computed is only whole if nobody stopped it.
     pub(super) fn done(self) -> Result<()> {
-        check_stop(&self.stop)
+        check_wanted(&self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Status;
 use super::args::{Topic as Command, TopicSettings};
-use super::context::{Context, check_stop};
+use super::context::Context;
 use super::printer::Printer;
 use super::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
 use crate::error::{Error, ErrorKind, Result};
@@ -212,7 +212,7 @@ fn rebuild(context: &Context, log: &Log, name: &str, columns: Option<&Path>) -> 
     if files < files_all {
         let hint =
             format!("{files} of {files_all} history files are rebuilt; the same command goes on with the others");
-        check_stop(&stop).map_err(|e| e.with_hint(hint))?;
+        job::check_wanted(&stop).map_err(|e| e.with_hint(hint))?;
     }
     context.talk(&match files {
         0 => format!("the history of topic '{name}' has its columns already"),

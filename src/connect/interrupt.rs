@@ -2,6 +2,7 @@
 
 use crate::env::thread;
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::Observer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,12 @@ impl StopFlag {
     /// Sets it.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Observer for StopFlag {
+    fn should_stop(&self) -> bool {
+        self.is_set()
     }
 }
 

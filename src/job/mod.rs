@@ -145,8 +145,11 @@ impl Job {
     }
 }
 
-/// That nobody wants the answer any more.
-fn check_wanted(observer: &dyn Observer) -> Result<()> {
+/// Whether somebody still wants the answer.
+///
+/// # Errors
+/// `Closed` when the observer wants to stop.
+pub fn check_wanted(observer: &dyn Observer) -> Result<()> {
     match observer.should_stop() {
         true => Err(Error::new(ErrorKind::Closed, "stopped before it was done")),
         false => Ok(()),
