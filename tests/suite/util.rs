@@ -93,6 +93,12 @@ impl Place {
     pub fn start(&self, args: &[&str]) -> Running {
         Running(Some(self.command(args).stdin(Stdio::piped()).spawn().expect("kappa starts")))
     }
+
+    /// The same; what it says goes into a file, to be read meanwhile.
+    pub fn start_saying(&self, args: &[&str], file: &str) -> Running {
+        let said = fs::File::create(self.path(file)).expect("a file of the test");
+        Running(Some(self.command(args).stderr(said).spawn().expect("kappa starts")))
+    }
 }
 
 impl Drop for Place {
