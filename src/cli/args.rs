@@ -60,7 +60,7 @@ pub(super) enum Command {
     Diff(Diff),
     /// Say which records made a result, what brought it out, and which came too late
     Explain(Explain),
-    /// Submit, list, pause, resume, stop and delete jobs that the log keeps
+    /// Submit, list, show, pause, resume, stop and delete jobs that the log keeps
     Job {
         #[command(flatten)]
         show: Show,
@@ -315,7 +315,8 @@ pub(super) struct PlanLateness {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Savepoint {
-    /// Write the state of a run that was stopped (or ended with --no-flush) or that `kappa up` has into a folder
+    /// Write the state of a run into a folder: the last one if it was stopped (or ended with --no-flush), that of this moment if
+    /// `kappa up` has it, that of its newest checkpoint if it is going on elsewhere
     Create {
         /// The SQL file that ran, or the name of a submitted job
         file: PathBuf,
@@ -336,7 +337,8 @@ pub(super) enum Savepoint {
         #[arg(long, value_name = "NAME")]
         section: Option<String>,
     },
-    /// Let a job begin from a savepoint: the next `kappa run` goes on from there, into outputs of its own
+    /// Let a job begin from a savepoint: the next `kappa run` of the file, or the job that it is submitted as, goes on from there, into
+    /// outputs without earlier records
     Restore {
         /// Its name in the data folder, or its folder
         savepoint: PathBuf,

@@ -32,7 +32,7 @@ pub(super) enum Job {
     },
     /// List all versions of all jobs
     List,
-    /// Show a job's versions and when another became live
+    /// Show a job's versions, whether its checks pass on what is live, and when another version became live
     Show {
         /// Its name
         name: String,
@@ -61,7 +61,7 @@ pub(super) enum Job {
         #[arg(long, value_name = "vN")]
         version: Option<String>,
     },
-    /// Forget a job
+    /// Forget a job, or a version that is not live; its outputs stay, unless --outputs says otherwise
     Delete {
         /// Its name
         name: String,
@@ -104,10 +104,11 @@ pub(super) struct Replay {
     /// Publish windows that start at this time or later: a date, a time, ms since the epoch, or earliest
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: String,
-    /// End here instead of where the job's own run is
+    /// End here, for good: windows that are open are emitted [default: where the job's own run is; of a submitted job: the end that the
+    /// log has now, from where `kappa up` goes on]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
     pub to: Option<String>,
-    /// Write into <output>.NAME [for a submitted job: the next version]
+    /// Write into <output>.NAME; needed for a file. Of a submitted job: the version to go on with [default: the next one, which is new]
     #[arg(long = "as", value_name = "NAME")]
     pub version: Option<String>,
     /// The changed SQL file of a submitted job [default: what its live version computes]
@@ -116,7 +117,7 @@ pub(super) struct Replay {
     /// Read a submitted job's input no faster than so many events a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_rate: Option<u64>,
-    /// Forget an earlier replay of this name, with what it wrote
+    /// Forget an earlier replay of a file under this name, with what it wrote
     #[arg(long, conflicts_with_all = ["sql", "max_rate"])]
     pub restart: bool,
     #[command(flatten)]

@@ -30,6 +30,10 @@ pub(super) fn run(context: &Context, args: Replay) -> Result<Status> {
     args.to.as_deref().map(parse_point).transpose()?;
     let engine = Request { publish_from_ms, ..engine_request(context, &args.engine)? };
     let file = match (is_name(&args.file), &args.version) {
+        (true, _) if args.restart => {
+            return Err(Error::input("--restart is for files: a replay of a submitted job is a version of its own")
+                .with_hint("`kappa job delete NAME --version vN --outputs` removes one"));
+        }
         (true, _) => None,
         (false, None) => {
             return Err(Error::input("--as NAME is needed: the outputs of a file are written by its own run"));

@@ -237,6 +237,7 @@ fn a_wrong_filter_is_fixed_with_the_real_binary() {
     place.ok(&["up", "--stop-when-idle"]);
     place.fails(&["replay", "nobody", "--from", "earliest"], 2, &["no job 'nobody'"]);
     place.fails(&["replay", "visits", "--from", "earliest", "--as", "v9"], 2, &["no version v9", "v2"]);
+    place.fails(&["replay", "visits", "--from", "earliest", "--restart"], 2, &["--restart is for files", "job delete"]);
     let replayed = place.kappa(&["replay", "visits", "--from", "2026-01-01T00:02", "--sql", "fixed.sql"]);
     assert!(replayed.code == 0 && replayed.stderr.contains("visits v2 has caught up"), "{}", replayed.stderr);
     let v2 = place.ok(&["consume", "counts.v2", "--values"]);
