@@ -6,7 +6,7 @@
 
 pub(super) mod assign;
 pub(super) mod filter_project;
-mod parking;
+mod keyed_state;
 pub(super) mod window_count;
 pub(super) mod window_rank;
 pub(super) mod window_session;

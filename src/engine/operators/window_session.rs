@@ -9,21 +9,16 @@
 
 mod saved;
 
-use super::parking::Parks;
+use super::keyed_state::{Alarms, KeyedState, Showing};
 use super::{Course, Fired, WindowOperator, WindowRows, WindowSpec};
 use crate::engine::output::{Cause, Firing, Operation, Pane};
 use crate::error::Result;
-use crate::state::accumulator::{Accumulator, build};
-use crate::state::dictionary::Dictionary;
-use crate::state::parked::Parked;
-use crate::state::saving::{Due, Relay, Saving, Step};
-use crate::state::section::{Keyed, Section};
+use crate::state::saving::{Due, Relay, Step};
+use crate::state::section::Section;
 use crate::state::spill::Spill;
 use crate::window::Window;
 use crate::window::session::{alone, cover, joined};
 use arrow::array::RecordBatch;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy)]
@@ -40,29 +35,30 @@ pub(super) struct Session {
     is_changed: bool,
 }
 
-/// When to look at a session again: not before the watermark reaches its end as it was when this was written. End, key, slot.
-type Alarm = Reverse<(i64, u32, u32)>;
+impl Session {
+    /// Its next result.
+    fn fire(&mut self, pane: Pane) -> Firing {
+        let operation = if self.is_shown { Operation::Update } else { Operation::Insert };
+        let firing = Firing { revision: self.revision, pane, operation, reason: None };
+        (self.revision, self.is_shown) = (self.revision + 1, true);
+        firing
+    }
+}
+
+/// When to look at which session again: by its end as it was when that was written.
+#[derive(Default)]
+pub(super) struct Agenda {
+    due: Alarms,
+    /// Sessions that stay for records within the allowed lateness.
+    expiry: Alarms,
+    /// Sessions with changes that the next tick shows: key, slot.
+    changed: Vec<(u32, u32)>,
+}
 
 /// The sessions of one aggregation.
 pub(in crate::engine) struct SessionWindows {
     gap: i64,
-    spec: WindowSpec,
-    keys: Dictionary,
-    /// By key, then by start (and end).
-    sessions: Vec<Vec<Session>>,
-    accumulators: Vec<Box<dyn Accumulator>>,
-    table: Arc<Keyed>,
-    /// By key.
-    saving: Option<Saving>,
-    slots: u32,
-    free: Vec<u32>,
-    due: BinaryHeap<Alarm>,
-    /// Sessions that stay for records within the allowed lateness.
-    expiry: BinaryHeap<Alarm>,
-    /// Sessions with changes that the next tick shows: key, slot.
-    changed: Vec<(u32, u32)>,
-    /// Keys that are on disk, by the watermark that closes or drops their first session.
-    parked: Parked,
+    state: KeyedState<Session>,
 }
 
 /// Rows that have a slot but are not yet added.
@@ -72,53 +68,15 @@ struct Pending {
     rows: Vec<u32>,
 }
 
-/// A result on its way: key, session, firing, cause and the watermark before it.
-type Showing = (u32, Session, Firing, (Cause, i64));
-
 impl SessionWindows {
     pub fn new(gap: i64, spec: WindowSpec) -> Result<SessionWindows> {
-        let accumulators = spec.aggregates.iter().map(build).collect::<Result<_>>()?;
-        let table = Arc::new(spec.table(&saved::columns())?);
-        Ok(SessionWindows {
-            gap,
-            keys: Dictionary::new(&spec.codec),
-            parked: Parked::new(table.schema()),
-            table,
-            spec,
-            sessions: Vec::new(),
-            accumulators,
-            saving: None,
-            slots: 0,
-            free: Vec::new(),
-            due: BinaryHeap::new(),
-            expiry: BinaryHeap::new(),
-            changed: Vec::new(),
-        })
+        Ok(SessionWindows { gap, state: KeyedState::new(spec)? })
     }
 
     fn flush(&mut self, rows: &WindowRows, pending: &mut Pending) {
-        for accumulator in &mut self.accumulators {
-            accumulator.grow(self.slots as usize);
-        }
-        rows.arguments.update(&mut self.accumulators, &pending.slots, &pending.rows);
+        self.state.add(rows, &pending.slots, &pending.rows);
         pending.slots.clear();
         pending.rows.clear();
-    }
-
-    fn new_slot(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots += 1;
-            self.slots - 1
-        })
-    }
-
-    /// Lets go of a session that has left its key's list.
-    fn release(&mut self, key: u32, slot: u32) {
-        for accumulator in &mut self.accumulators {
-            accumulator.reset(slot);
-        }
-        self.free.push(slot);
-        self.keys.release(key);
     }
 
     /// Adds a row to its session, which starts, grows or joins others. What that takes back or shows again is emitted.
@@ -134,9 +92,9 @@ impl SessionWindows {
             return Ok(());
         };
         let watermark = rows.before[row as usize];
-        let (closed, expired) = (self.spec.clock.horizon(watermark), self.spec.expired(watermark));
+        let (closed, expired) = (self.state.spec.clock.horizon(watermark), self.state.spec.expired(watermark));
         let find = |this: &Self| {
-            joined(this.sessions[key as usize].iter().map(|s| s.window), record, expired.saturating_sub(1))
+            joined(this.state.kept[key as usize].iter().map(|s| s.window), record, expired.saturating_sub(1))
         };
         let mut range = find(self);
         if range.is_empty() && record.end <= expired {
@@ -144,28 +102,27 @@ impl SessionWindows {
             return Ok(());
         }
         let waits = |session: &Session| !session.is_closed && session.window.end <= closed;
-        if self.sessions[key as usize][range.clone()].iter().any(waits) {
+        if self.state.kept[key as usize][range.clone()].iter().any(waits) {
             self.flush(rows, pending);
             while self.close(watermark, course, fired)? {}
             range = find(self);
         }
-        let by = ((course.of_row)(row), watermark);
+        let by = || ((course.of_row)(row), watermark);
         let place = range.start;
         self.join(key, range, record, (rows, pending), by, fired)?;
-        let session = self.sessions[key as usize][place];
+        let session = self.state.kept[key as usize][place];
         pending.slots.push(session.slot);
         pending.rows.push(row);
         if session.window.end <= closed {
             self.flush(rows, pending);
-            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
-            let firing = Firing { revision: session.revision, pane: Pane::Late, operation, reason: None };
-            self.emit(vec![(key, session, firing, by)], fired)?;
-            let session = &mut self.sessions[key as usize][place];
-            (session.revision, session.is_shown, session.is_closed) = (session.revision + 1, true, true);
-            self.expiry.push(Reverse((session.window.end, key, session.slot)));
-        } else if self.spec.early && !session.is_changed {
-            self.sessions[key as usize][place].is_changed = true;
-            self.changed.push((key, session.slot));
+            let session = &mut self.state.kept[key as usize][place];
+            session.is_closed = true;
+            let mut results = [(key, *session, session.fire(Pane::Late), by())];
+            self.state.agenda.expiry.set(session.window.end, key, session.slot);
+            self.state.emit(&mut results, fired)?;
+        } else if self.state.spec.early && !session.is_changed {
+            self.state.kept[key as usize][place].is_changed = true;
+            self.state.agenda.changed.push((key, session.slot));
         }
         Ok(())
     }
@@ -177,19 +134,18 @@ impl SessionWindows {
         range: std::ops::Range<usize>,
         record: Window,
         (rows, pending): (&WindowRows, &mut Pending),
-        by: (Cause, i64),
+        by: impl Fn() -> (Cause, i64),
         fired: &mut Fired,
     ) -> Result<()> {
-        let list = &mut self.sessions[key as usize];
         if range.is_empty() {
-            let slot = self.new_slot();
+            let slot = self.state.start(key);
             let session =
                 Session { window: record, slot, revision: 0, is_shown: false, is_closed: false, is_changed: false };
-            self.sessions[key as usize].insert(range.start, session);
-            self.keys.hold(key);
-            self.due.push(Reverse((record.end, key, slot)));
+            self.state.kept[key as usize].insert(range.start, session);
+            self.state.agenda.due.set(record.end, key, slot);
             return Ok(());
         }
+        let list = &mut self.state.kept[key as usize];
         let window = list[range.clone()].iter().fold(record, |window, session| cover(window, session.window));
         let first = &mut list[range.start];
         if range.len() == 1 && first.window == window {
@@ -202,10 +158,10 @@ impl SessionWindows {
         let taken_back = shown.into_iter().map(|session| {
             let revision = session.revision - 1;
             let firing = Firing { revision, pane: Pane::Late, operation: Operation::Delete, reason: None };
-            (key, session, firing, by)
+            (key, session, firing, by())
         });
-        self.emit(taken_back.collect(), fired)?;
-        let list = &mut self.sessions[key as usize];
+        self.state.emit(&mut taken_back.collect::<Vec<_>>(), fired)?;
+        let list = &mut self.state.kept[key as usize];
         let revision = list[range.clone()].iter().map(|session| session.revision).max().unwrap_or(0);
         let changed = list[range.clone()].iter().any(|session| session.is_changed);
         let others: Vec<Session> = list.drain(range.start + 1..range.end).collect();
@@ -213,90 +169,54 @@ impl SessionWindows {
         let (slot, was_closed, was_changed) = (first.slot, first.is_closed, first.is_changed);
         *first = Session { window, slot, revision, is_shown: false, is_closed: false, is_changed: changed };
         if changed && !was_changed {
-            self.changed.push((key, slot));
+            self.state.agenda.changed.push((key, slot));
         }
         // An open session is looked at when its end was due before: then it is said when to look again.
         if was_closed {
-            self.due.push(Reverse((window.end, key, slot)));
+            self.state.agenda.due.set(window.end, key, slot);
         }
         for other in others {
-            self.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
-            self.release(key, other.slot);
+            self.state.accumulators.iter_mut().for_each(|accumulator| accumulator.fold(other.slot, slot));
+            self.state.release(key, other.slot);
         }
         Ok(())
     }
 
-    /// Keys and slots whose time in a heap has come, earliest first; they may change now.
-    fn pop_due(&mut self, until: i64, heap: fn(&mut Self) -> &mut BinaryHeap<Alarm>) -> Vec<(u32, u32)> {
-        let mut due = Vec::new();
-        while let Some(Reverse((end, key, slot))) = heap(self).peek().copied()
-            && end <= until
-        {
-            heap(self).pop();
-            due.push((key, slot));
-        }
-        self.give_keys(&due);
-        due
-    }
-
-    /// Gives what is to be saved of keys, named with a slot, that are about to change.
-    fn give_keys(&mut self, changing: &[(u32, u32)]) {
-        if self.saving.is_some() {
-            let keys: Vec<u32> = changing.iter().map(|(key, _)| *key).collect();
-            self.give(Due::Changes(&keys));
-        }
-    }
-
     /// Sessions that close at `watermark`, which are not closed yet.
-    fn take_closed(&mut self, watermark: i64, course: &Course<'_>) -> Vec<Showing> {
-        let horizon = self.spec.clock.horizon(watermark);
+    fn take_closed(&mut self, watermark: i64, course: &Course<'_>) -> Vec<Showing<Session>> {
+        let clock = self.state.spec.clock;
+        let horizon = clock.horizon(watermark);
+        let due = self.state.agenda.due.take_due(horizon);
+        self.state.give_keys(due.iter().map(|(_, key, _)| *key));
         let mut results = Vec::new();
-        for (key, slot) in self.pop_due(horizon, |this| &mut this.due) {
-            let sessions = &mut self.sessions[key as usize];
+        for (_, key, slot) in due {
+            let sessions = &mut self.state.kept[key as usize];
             // None: the session was joined to another one, which has an entry of its own, or is gone.
             let Some(session) = sessions.iter_mut().find(|session| session.slot == slot && !session.is_closed) else {
                 continue;
             };
             if session.window.end > horizon {
-                self.due.push(Reverse((session.window.end, key, slot)));
+                self.state.agenda.due.set(session.window.end, key, slot);
                 continue;
             }
-            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
-            let firing = Firing { revision: session.revision, pane: Pane::OnTime, operation, reason: None };
-            let goal = self.spec.clock.goal(session.window.end);
-            (session.is_closed, session.is_shown, session.is_changed) = (true, true, false);
-            session.revision += 1;
-            results.push((key, *session, firing, (course.reached)(goal)));
+            (session.is_closed, session.is_changed) = (true, false);
+            let firing = session.fire(Pane::OnTime);
+            results.push((key, *session, firing, (course.reached)(clock.goal(session.window.end))));
         }
         results
     }
 
-    /// Adds results in output order.
-    fn emit(&mut self, mut results: Vec<Showing>, fired: &mut Fired) -> Result<()> {
-        if results.is_empty() {
-            return Ok(());
-        }
-        let rank = |(_, session, _, by): &Showing| (by.0, session.window.end, session.window.start);
-        let keys = &self.keys;
-        results.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| keys.compare(a.0, b.0)));
-        let slots: Vec<u32> = results.iter().map(|(_, session, ..)| session.slot).collect();
-        let mut columns = self.spec.codec.decode(results.iter().map(|(key, ..)| keys.key(*key)))?;
-        for accumulator in &self.accumulators {
-            columns.push(accumulator.results(&slots)?);
-        }
-        fired.rows(results.iter().map(|(_, session, firing, by)| (session.window, *by, *firing)), columns);
-        Ok(())
-    }
-
     /// Drops sessions that have expired.
     fn expire(&mut self, watermark: i64) {
-        let expired = self.spec.expired(watermark);
-        for (key, slot) in self.pop_due(expired, |this| &mut this.expiry) {
-            let sessions = &mut self.sessions[key as usize];
+        let expired = self.state.spec.expired(watermark);
+        let due = self.state.agenda.expiry.take_due(expired);
+        self.state.give_keys(due.iter().map(|(_, key, _)| *key));
+        for (_, key, slot) in due {
+            let sessions = &mut self.state.kept[key as usize];
             let place = sessions.iter().position(|s| s.slot == slot && s.is_closed && s.window.end <= expired);
             if let Some(place) = place {
                 sessions.remove(place);
-                self.release(key, slot);
+                self.state.release(key, slot);
             }
         }
     }
@@ -304,29 +224,28 @@ impl SessionWindows {
 
 impl WindowOperator for SessionWindows {
     fn take(&mut self, rows: &WindowRows, picked: &[u32], course: &Course<'_>, fired: &mut Fired) -> Result<()> {
-        let keys = self.hold(&rows.keys, picked)?;
+        let keys = self.state.hold(&rows.keys, picked)?;
         let mut pending = Pending::default();
         for (row, key) in picked.iter().zip(&keys) {
             self.add((rows, *row, *key), &mut pending, course, fired)?;
         }
         self.flush(rows, &mut pending);
-        self.let_go(&keys);
+        self.state.let_go(&keys);
         Ok(())
     }
 
     fn close(&mut self, goal: i64, course: &Course<'_>, fired: &mut Fired) -> Result<bool> {
-        let watermark = self.fetch_due(goal)?;
-        let results = self.take_closed(watermark, course);
+        let watermark = self.state.fetch_due(goal)?;
+        let mut results = self.take_closed(watermark, course);
         fired.closed += results.len() as u64;
-        let closed: Vec<(u32, Session)> = results.iter().map(|(key, session, ..)| (*key, *session)).collect();
-        self.emit(results, fired)?;
-        for (key, session) in closed {
-            match self.spec.lateness_ms {
+        self.state.emit(&mut results, fired)?;
+        for (key, session, ..) in results {
+            match self.state.spec.lateness_ms {
                 0 => {
-                    self.sessions[key as usize].retain(|other| other.slot != session.slot);
-                    self.release(key, session.slot);
+                    self.state.kept[key as usize].retain(|other| other.slot != session.slot);
+                    self.state.release(key, session.slot);
                 }
-                _ => self.expiry.push(Reverse((session.window.end, key, session.slot))),
+                _ => self.state.agenda.expiry.set(session.window.end, key, session.slot),
             }
         }
         self.expire(watermark);
@@ -335,28 +254,25 @@ impl WindowOperator for SessionWindows {
 
     fn tick(&mut self, by: (Cause, i64), fired: &mut Fired) -> Result<()> {
         let mut results = Vec::new();
-        let changed = std::mem::take(&mut self.changed);
-        self.give_keys(&changed);
+        let changed = std::mem::take(&mut self.state.agenda.changed);
+        self.state.give_keys(changed.iter().map(|(key, _)| *key));
         for (key, slot) in changed {
-            let mut sessions = self.sessions[key as usize].iter_mut();
+            let mut sessions = self.state.kept[key as usize].iter_mut();
             let Some(session) = sessions.find(|session| session.slot == slot && session.is_changed) else { continue };
             session.is_changed = false;
-            let operation = if session.is_shown { Operation::Update } else { Operation::Insert };
-            let firing = Firing { revision: session.revision, pane: Pane::Early, operation, reason: None };
-            session.revision += 1;
-            session.is_shown = true;
+            let firing = session.fire(Pane::Early);
             results.push((key, *session, firing, by));
         }
-        self.emit(results, fired)
+        self.state.emit(&mut results, fired)
     }
 
     fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+        !self.state.agenda.changed.is_empty()
     }
 
     fn next_goal(&self) -> Option<i64> {
-        let goal = self.due.peek().map(|Reverse((end, _, _))| self.spec.clock.goal(*end));
-        goal.into_iter().chain(self.parked.next_due()).min()
+        let goal = self.state.agenda.due.first().map(|(end, ..)| self.state.spec.clock.goal(end));
+        goal.into_iter().chain(self.state.parked.next_due()).min()
     }
 
     fn windows_of(&self, rows: &WindowRows, row: usize) -> Vec<Window> {
@@ -364,22 +280,22 @@ impl WindowOperator for SessionWindows {
     }
 
     fn byte_len(&self) -> usize {
-        self.bytes_in_memory() + self.parked.byte_len()
+        self.state.byte_len()
     }
 
     fn spill(&mut self, spill: &Arc<Spill>, bytes: usize, least: usize) -> Result<()> {
-        self.park(spill, bytes, least)
+        self.state.park(spill, bytes, least)
     }
 
     fn save(&mut self, relay: &Arc<Relay>) -> Result<Vec<Section>> {
-        Ok(vec![self.section(saved::SESSIONS, relay)])
+        Ok(vec![self.state.section(relay)])
     }
 
     fn save_next(&mut self, ahead: usize) -> Step {
-        self.give(Due::Next { ahead })
+        self.state.give(Due::Next { ahead })
     }
 
     fn load(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
-        self.load_section(name, rows)
+        self.state.load(name, rows)
     }
 }
