@@ -3,9 +3,9 @@
 use super::Status;
 use super::args::Explain;
 use super::context::Context;
+use super::units::format_append_time;
 use crate::error::Result;
 use crate::job::{self, Event, Explained, Happened, Question, parse_time_ms};
-use crate::types::AppendTime;
 use crate::window::{IsoMs, Window};
 use serde_json::{Value, json};
 
@@ -54,11 +54,6 @@ fn time(ms: i64) -> String {
     IsoMs(ms).to_string()
 }
 
-fn append_time(at: AppendTime) -> String {
-    let us = at.0.rem_euclid(1000);
-    format!("{}{us:03}Z", time(at.0.div_euclid(1000)).trim_end_matches('Z'))
-}
-
 /// What happened to a window, in one or two lines.
 fn summary(window: &Explained) -> String {
     let count = |wanted: fn(&Happened) -> bool| window.events.iter().filter(|event| wanted(&event.what)).count();
@@ -69,11 +64,11 @@ fn summary(window: &Explained) -> String {
         "-- {} {} {}: {records} records, {results} results, {late} too late",
         window.output, window.window, window.group
     );
-    let mut states = window.events.iter().filter_map(|event| match event.what {
+    let state = window.events.iter().find_map(|event| match event.what {
         Happened::State(position) => Some(position),
         _ => None,
     });
-    if let Some(position) = states.next() {
+    if let Some(position) = state {
         text.push_str(&format!(
             "; it began with the state of a savepoint at position {position}, whose records are not named"
         ));
@@ -101,7 +96,7 @@ fn place(event: &Event) -> [Value; 7] {
         _ => record.map(|record| record.position),
     };
     [
-        json!(event.at.map(append_time)),
+        json!(event.at.map(format_append_time)),
         json!(record.map(|record| &record.topic)),
         json!(record.map(|record| record.partition.0)),
         json!(record.map(|record| record.offset.0)),

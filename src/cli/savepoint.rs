@@ -4,13 +4,13 @@ use super::Status;
 use super::args::Savepoint as Command;
 use super::context::{Context, Loaded};
 use super::printer::Printer;
+use super::units::format_append_time;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::savepoint::{self, Savepoint};
 use crate::log::Log;
-use crate::types::Position;
+use crate::types::{AppendTime, Position};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use chrono::DateTime;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -62,8 +62,7 @@ fn folder(context: &Context, log: &Log, given: &Path) -> Result<PathBuf> {
 }
 
 fn clock(savepoint: &Savepoint) -> String {
-    DateTime::from_timestamp_micros(savepoint.clock_us)
-        .map_or_else(|| savepoint.clock_us.to_string(), |time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+    format_append_time(AppendTime(savepoint.clock_us))
 }
 
 fn list(log: &Log, printer: &Printer) -> Result<()> {

@@ -1,6 +1,8 @@
-//! Durations and sizes as people write them: `90s`, `1h 30m`, `7d`, `500ms`; `10GiB`, `64 KiB`, `1000`.
+//! Durations and sizes as people write them: `90s`, `1h 30m`, `7d`, `500ms`; `10GiB`, `64 KiB`, `1000`. Append times as they are shown.
 
 use crate::error::{Error, Result};
+use crate::types::AppendTime;
+use chrono::DateTime;
 
 const DURATIONS: [(&str, i64); 7] = [
     ("us", 1),
@@ -77,6 +79,12 @@ pub(super) fn format_bytes(bytes: u64) -> String {
     let binary = SIZES.iter().rev().filter(|(name, _)| name.ends_with("iB"));
     let whole = binary.into_iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes != 0);
     whole.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
+/// `2026-01-01T00:00:00.000000Z`; the microseconds since the epoch where no calendar has the time.
+pub(super) fn format_append_time(time: AppendTime) -> String {
+    let date = DateTime::from_timestamp_micros(time.0);
+    date.map_or_else(|| time.0.to_string(), |date| date.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use super::Status;
 use super::args::Verify;
 use super::context::Context;
 use super::printer::Printer;
+use super::units::format_append_time;
 use crate::error::Result;
 use crate::job::{
     self, CalledFunction, Difference, SpanCheck, SpanState, StreamName, VerifiedFrom, VerifyReport, VerifyRequest,
 };
-use crate::types::AppendTime;
 use chrono::DateTime;
 use serde_json::{Value, json};
 
@@ -60,7 +60,8 @@ fn show_outputs(printer: &Printer, report: &VerifyReport) -> Result<()> {
             let is_equal = !report.differences.iter().any(|difference| difference.output == *output);
             let mut row = vec![json!(output), json!(recorded.rows), json!(recomputed.rows)];
             row.extend([json!(digest(recorded.digest)), json!(digest(recomputed.digest)), json!(is_equal)]);
-            let place = [json!(from.map(|from| from.position.0)), json!(from.map(|from| time(from.clock)))];
+            let place =
+                [json!(from.map(|from| from.position.0)), json!(from.map(|from| format_append_time(from.clock)))];
             let unverified = json!(from.map_or(0, |from| from.rows[at]));
             row.extend(place.into_iter().chain([unverified]).filter(|_| is_long));
             row
@@ -104,13 +105,8 @@ fn from_line(from: &VerifiedFrom, streams: &[StreamName]) -> String {
     format!(
         "records of '{topic}' before position {complete_from} are gone: verified from position {position} ({}) on, with the state of a \
          checkpoint; {left_out}",
-        time(*clock)
+        format_append_time(*clock)
     )
-}
-
-fn time(clock: AppendTime) -> String {
-    let time = DateTime::from_timestamp_micros(clock.0);
-    time.map_or_else(|| clock.0.to_string(), |time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
 /// That a topic does not hold all rows any more.
