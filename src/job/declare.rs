@@ -62,18 +62,22 @@ pub fn declare(log: &Log, job: &Job, topic: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::functions::FunctionRegistry;
     use crate::env::Env;
-    use crate::job::{Point, Request, Silent, run};
+    use crate::job::{Point, Request, Silent, registry, run};
     use crate::log::{LogOptions, TopicConfig};
     use crate::types::Position;
 
-    fn job(name: &str, columns: &str) -> Job {
-        let text = format!(
+    fn text(name: &str, columns: &str) -> String {
+        format!(
             "CREATE TABLE t ({columns}) WITH ('connector' = 'kappa', 'topic' = 't', 'format' = 'json');
              CREATE TABLE o ({columns}) WITH ('connector' = 'kappa', 'topic' = 'o-{name}', 'format' = 'csv');
              INSERT INTO o SELECT * FROM t;"
-        );
-        let plan = crate::sql::plan("job.sql", &text).expect("a plan");
+        )
+    }
+
+    fn job(name: &str, columns: &str) -> Job {
+        let plan = crate::sql::plan("job.sql", &text(name, columns)).expect("a plan");
         Job { plan: Arc::new(plan), name: name.to_owned(), version: None }
     }
 
@@ -98,6 +102,17 @@ mod tests {
             assert_eq!(columns_of(&log, "t"), known, "after job {name}");
             assert_eq!(columns_of(&log, &format!("o-{name}")), columns);
         }
+        let submission = |columns: &str| registry::Submission {
+            name: "e".to_owned(),
+            sql: text("e", columns),
+            ..registry::Submission::default()
+        };
+        let columns = "c DECIMAL(10, 2), b STRING NOT NULL, a INT, d STRING";
+        registry::submit(&log, &FunctionRegistry::default(), submission(columns))
+            .expect("a job that nobody has run yet");
+        assert_eq!([columns_of(&log, "t"), columns_of(&log, "o-e")], [columns; 2]);
+        registry::submit(&log, &FunctionRegistry::default(), submission("d STRING")).expect("a second version");
+        assert_eq!(["t", "o-e", "o-e.v2"].map(|topic| columns_of(&log, topic)), [columns, columns, "d STRING"]);
         declare(&log, &job("c", "a BIGINT"), "t").expect("a table over t");
         assert_eq!(columns_of(&log, "t"), "a BIGINT");
         assert_eq!(declare(&log, &job("c", "a BIGINT"), "x").expect_err("no table").kind(), ErrorKind::NotFound);
