@@ -91,9 +91,12 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// Writes the last `digits` decimal digits of a number that is not negative.
-fn push_digits(out: &mut Vec<u8>, number: i64, digits: u32) {
-    for place in (0..digits).rev() {
-        out.push(b'0' + (number / 10i64.pow(place) % 10) as u8);
+fn push_digits(out: &mut Vec<u8>, number: i64, digits: usize) {
+    let (at, mut rest) = (out.len(), number);
+    out.resize(at + digits, b'0');
+    for digit in out[at..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
 }
 
