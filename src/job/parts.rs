@@ -58,20 +58,16 @@ pub(super) fn each_record(
     positions: &[u64],
     mut show: impl FnMut(&LogBatch, usize) -> Result<()>,
 ) -> Result<()> {
-    let mut left = positions;
-    while let (Some(first), Some(last)) = (left.first(), left.last()) {
-        let batches = log.reader(&[topic], Position(*first)).next_stretch(Position(last + 1))?;
-        let before = left.len();
-        for batch in &batches {
-            while let Some((position, behind)) = left.split_first() {
-                let Ok(row) = batch.positions.binary_search(position) else { break };
-                show(batch, row)?;
-                left = behind;
-            }
-        }
-        if left.len() == before {
-            return Err(Error::internal(format!("the record at position {first} cannot be read again")));
-        }
+    let Some(last) = positions.last() else { return Ok(()) };
+    let mut shown = 0;
+    let mut reader = log.reader_of(topic, positions);
+    while let Some(batch) = reader.next(Position(last + 1))? {
+        (0..batch.len()).try_for_each(|row| show(&batch, row))?;
+        shown += batch.len();
+    }
+    if shown < positions.len() {
+        let from = positions.first().copied().unwrap_or_default();
+        return Err(Error::internal(format!("a record between positions {from} and {last} cannot be read again")));
     }
     Ok(())
 }

@@ -447,6 +447,11 @@ impl Log {
         Reader::new(self.inner.shared.clone(), topics, from)
     }
 
+    /// A reader of a few of a topic's records, those at these positions, ascending: whatever is around them is passed over where it can be.
+    pub fn reader_of(&self, topic: TopicId, positions: &[u64]) -> Reader {
+        Reader::only(self.inner.shared.clone(), topic, positions)
+    }
+
     /// What is known of the times that a topic's history holds in a declared column (its place in `columns.declared`), stretch
     /// by stretch in order of position. Records behind the last stretch are in the journal.
     pub fn time_stretches(&self, topic: TopicId, columns: &records::ValueColumns, declared: usize) -> Vec<TimeStretch> {

@@ -10,6 +10,7 @@ use crate::log::journal::ReadAhead;
 use crate::log::mutant::Mutant;
 use crate::log::open::name_offsets;
 use crate::log::options::LogOptions;
+use crate::log::pieces::PLACES_AND_TIMES;
 use crate::log::records::{LogBatch, Projection};
 use crate::log::recovery::offsets_of;
 use crate::log::report::{Damage, DamageKind, LostOffsets};
@@ -27,6 +28,8 @@ pub struct Reader {
     projections: BTreeMap<TopicId, Projection>,
     /// The partitions wanted of a topic, where these are not all.
     partitions: BTreeMap<TopicId, BTreeSet<u32>>,
+    /// The positions wanted, ascending, where these are not all.
+    only: Option<Vec<u64>>,
     position: Position,
     floors: Floors,
     /// Batches of the last stretch that were not handed out one by one yet.
@@ -77,6 +80,7 @@ impl Reader {
             topics,
             projections: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            only: None,
             position,
             floors: Floors::default(),
             rest: VecDeque::new(),
@@ -84,6 +88,12 @@ impl Reader {
             skipped: BTreeSet::new(),
             ahead: ReadAhead::default(),
         }
+    }
+
+    /// A reader of a topic's records at these positions, ascending, whole.
+    pub(crate) fn only(shared: Arc<Shared>, topic: TopicId, positions: &[u64]) -> Reader {
+        let first = Position(positions.first().copied().unwrap_or_default());
+        Reader { only: Some(positions.to_vec()), ..Reader::new(shared, &[topic], first) }
     }
 
     /// Reads only these parts of a topic's records. To be called before reading.
@@ -123,6 +133,12 @@ impl Reader {
     pub fn next_stretch(&mut self, until: Position) -> Result<Vec<LogBatch>> {
         let until = until.min(self.shared.state().durable_end);
         while self.position < until {
+            if let Some(next) = self.only.as_ref().and_then(|only| wanted(only, self.position, until).first()) {
+                self.position = Position(*next);
+            } else if self.only.is_some() {
+                self.position = until;
+                break;
+            }
             self.floors.look(&self.shared, &mut self.topics, self.position)?;
             self.position = self.position.max(self.floors.least(&self.topics).min(until));
             let from = self.position;
@@ -179,21 +195,31 @@ impl Reader {
         let end = next.iter().map(|next| next.extent.last_position.plus(1)).fold(until, Position::min);
         let mut stretch = Vec::new();
         for next in next.iter().filter(|next| next.extent.first_position < end) {
-            let projection = self.projections.get(&next.topic).unwrap_or(&Projection::ALL);
-            let group = match self.shared.sealer.cache.read(&next.entry, next.group, projection) {
-                Ok(group) => group,
+            match self.read_group(next, end) {
+                Ok(batch) => stretch.extend(batch),
                 Err(error) => {
                     let key = (next.topic, next.entry.record().number, next.group);
                     return Err(self.group_error(key, &next.entry, &next.extent, error));
                 }
-            };
-            stretch.extend(match self.partitions.get(&next.topic) {
-                Some(partitions) => of_partitions(&group, partitions, self.position, end)?,
-                None => group.between(self.position, end),
-            });
+            }
         }
         self.position = end;
         Ok(stretch)
+    }
+
+    /// What is wanted of a row group before `end`.
+    fn read_group(&self, Next { topic, entry, group, .. }: &Next, end: Position) -> Result<Option<LogBatch>> {
+        let cache = &self.shared.sealer.cache;
+        if let Some(only) = &self.only {
+            let known = cache.read(entry, *group, &PLACES_AND_TIMES)?;
+            let rows = rows_at(&known, wanted(only, self.position, end));
+            return if rows.is_empty() { Ok(None) } else { entry.open()?.read_rows(*group, &known, &rows).map(Some) };
+        }
+        let read = cache.read(entry, *group, self.projections.get(topic).unwrap_or(&Projection::ALL))?;
+        match self.partitions.get(topic) {
+            Some(partitions) => of_partitions(&read, partitions, self.position, end),
+            None => Ok(read.between(self.position, end)),
+        }
     }
 
     /// The row group that holds a topic's next records before `until`.
@@ -280,7 +306,13 @@ impl Reader {
                 return Err(self.unread_error(unread));
             }
         };
-        let mut stretch = batch.between(self.position, end);
+        let mut stretch = match &self.only {
+            Some(only) => {
+                let rows = rows_at(&batch, wanted(only, self.position, end));
+                if rows.is_empty() { None } else { Some(batch.take(&rows)?) }
+            }
+            None => batch.between(self.position, end),
+        };
         if let Some(wanted) =
             partitions.filter(|wanted| found.entry.runs.iter().any(|run| !wanted.contains(&run.partition.0)))
         {
@@ -333,6 +365,22 @@ impl Reader {
 
 /// Stands for all row groups of a file.
 const WHOLE: usize = usize::MAX;
+
+/// Those of some positions, ascending, that are at least `from` and below `to`.
+fn wanted(positions: &[u64], from: Position, to: Position) -> &[u64] {
+    let begin = positions.partition_point(|position| *position < from.0);
+    let end = positions.partition_point(|position| *position < to.0);
+    positions.get(begin..end).unwrap_or_default()
+}
+
+/// The rows of a batch at these positions.
+fn rows_at(batch: &LogBatch, positions: &[u64]) -> Vec<u32> {
+    let row = |position: &u64| {
+        let row = batch.positions.partition_point(|at| at < *position);
+        (row < batch.len() && batch.positions.at(row) == *position).then(|| u32::try_from(row).ok())?
+    };
+    positions.iter().filter_map(row).collect()
+}
 
 /// The rows of some partitions of a row group with a position of at least `from` and below `to`.
 fn of_partitions(group: &Group, wanted: &BTreeSet<u32>, from: Position, to: Position) -> Result<Option<LogBatch>> {

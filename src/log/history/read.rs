@@ -23,7 +23,9 @@ use arrow::datatypes::{
 };
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
@@ -112,7 +114,7 @@ impl HistoryFile {
         ];
         let own = own.into_iter().filter(|(_, read)| *read).map(|(own, _)| self.place(own));
         let places: BTreeSet<usize> = own.chain(fit.iter().flat_map(|(_, places)| places.iter().copied())).collect();
-        let read = Read { columns: self.columns(group, &places)?, schema: self.schema(), rows };
+        let read = Read { columns: self.columns(group, &places, None)?, schema: self.schema(), rows };
         let partitions = match partitions.as_deref() {
             Some([(0, _)]) => blank::zeros(rows),
             Some(runs) => spread(runs, rows).into(),
@@ -144,6 +146,24 @@ impl HistoryFile {
             values: read.bytes(Own::Value).unwrap_or_else(|| blank::null_bytes(rows)),
             decoded: fit.map(|(columns, places)| read.decoded(columns, &places)).transpose()?,
         };
+        Ok(batch)
+    }
+
+    /// Rows of a row group, ascending, with keys, values and headers; `known` has the places and times of all its rows. Pages that hold none
+    /// of them are passed over, and of the others only these rows are copied. Errors as for [`read`](Self::read).
+    pub fn read_rows(&self, group: usize, known: &LogBatch, rows: &[u32]) -> Result<LogBatch> {
+        let mut batch = known.take(rows)?;
+        let summary = self.groups.get(group).map(|summary| &summary.known);
+        let own = [
+            (Own::Key, summary.is_none_or(|known| !known.keys_null)),
+            (Own::Headers, summary.is_none_or(|known| !known.headers_empty)),
+            (Own::Value, true),
+        ];
+        let places = own.into_iter().filter(|(_, read)| *read).map(|(own, _)| self.place(own)).collect();
+        let read = Read { columns: self.columns(group, &places, Some(rows))?, schema: self.schema(), rows: rows.len() };
+        batch.keys = read.bytes(Own::Key).unwrap_or_else(|| blank::null_bytes(rows.len()));
+        batch.headers = read.bytes(Own::Headers).unwrap_or_else(|| blank::empty_bytes(rows.len()));
+        batch.values = read.bytes(Own::Value).unwrap_or_else(|| blank::null_bytes(rows.len()));
         Ok(batch)
     }
 
@@ -224,9 +244,9 @@ impl HistoryFile {
         place_of(self.schema(), own)
     }
 
-    /// Reads columns of a row group, after a look at their checksums.
-    fn columns(&self, group: usize, places: &BTreeSet<usize>) -> Result<Columns> {
-        if places.is_empty() {
+    /// Reads columns of a row group, after a look at their checksums: all rows, or some, ascending.
+    fn columns(&self, group: usize, places: &BTreeSet<usize>, some: Option<&[u32]>) -> Result<Columns> {
+        if places.is_empty() || some.is_some_and(<[u32]>::is_empty) {
             return Ok(Columns::new());
         }
         let parquet = self.metadata.parquet_schema();
@@ -234,14 +254,17 @@ impl HistoryFile {
             self.check_chunk(group, leaf)?;
         }
         let bad = |cause: &dyn std::fmt::Display| self.damage(group, &format!("does not read: {cause}"));
-        let rows = self.groups.get(group).map_or(0, rows_of);
+        let all = self.groups.get(group).map_or(0, rows_of);
+        let rows = some.map_or(all, <[u32]>::len);
         let mask = ProjectionMask::roots(parquet, places.iter().copied());
         let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
             .with_row_groups(vec![group])
             .with_projection(mask)
-            .with_batch_size(rows)
-            .build()
-            .map_err(|cause: ParquetError| bad(&cause))?;
+            .with_batch_size(rows);
+        if let Some(some) = some {
+            reader = reader.with_row_selection(selection(some, all));
+        }
+        let mut reader = reader.build().map_err(|cause: ParquetError| bad(&cause))?;
         match reader.next() {
             Some(Ok(batch)) if batch.num_rows() == rows && batch.num_columns() == places.len() => {
                 Ok(places.iter().copied().zip(batch.columns().iter().cloned()).collect())
@@ -293,6 +316,13 @@ fn describe(name: Option<&str>, summary: &GroupSummary) -> String {
 
 fn rows_of(summary: &GroupSummary) -> usize {
     usize::try_from(summary.extent.rows).unwrap_or(usize::MAX)
+}
+
+/// Some of so many rows, ascending.
+fn selection(some: &[u32], all: usize) -> RowSelection {
+    let stretches = some.chunk_by(|row, next| row + 1 == *next);
+    let ranges = stretches.filter_map(|rows| Some(*rows.first()? as usize..*rows.last()? as usize + 1));
+    RowSelection::from_consecutive_ranges(ranges, all)
 }
 
 fn value_of<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {

@@ -181,6 +181,22 @@ fn check_all(model: &Model, dice: &mut Dice, what: &str) {
     let until = until.min(model.log.durable_end());
     while !watched.step(model, until, what) {}
     assert!(watched.reader.position() >= until.min(model.log.durable_end()), "{what}");
+    check_few(model, dice, what);
+}
+
+/// A few records of a topic, by their positions.
+fn check_few(model: &Model, dice: &mut Dice, what: &str) {
+    let (topic, _) = model.topics[dice.below(model.topics.len() as u64) as usize];
+    let of = 1 + dice.below(20);
+    let rows = model.rows.iter().filter(|row| row.topic == topic.0);
+    let wanted: Vec<Row> = rows.filter(|_| dice.below(of) == 0).cloned().collect();
+    let positions: Vec<u64> = wanted.iter().map(|row| row.position).collect();
+    let mut reader = model.log.reader_of(topic, &positions);
+    let mut found = Vec::new();
+    while let Some(batch) = reader.next(model.log.durable_end()).unwrap() {
+        found.extend(rows_of(&batch));
+    }
+    assert!(found == wanted, "{what}: {} of {} rows at {positions:?}", found.len(), wanted.len());
 }
 
 fn random_history(seed: u64) -> (u64, u64) {

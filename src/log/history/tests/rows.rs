@@ -4,6 +4,7 @@ use super::*;
 use crate::codec::xxh64;
 use crate::error::ErrorKind;
 use crate::log::history::file::{Extent, PartitionExtent, TopicExtent};
+use crate::log::pieces::PLACES_AND_TIMES;
 use crate::log::records::Projection;
 use crate::log::topic::Topics;
 use crate::types::{AppendTime, Offset, PartitionId, Position};
@@ -85,6 +86,14 @@ fn extent(rows: &[Row]) -> Extent {
     }
 }
 
+fn some_rows(file: &HistoryFile, group: usize, wanted: &[u32]) -> LogBatch {
+    file.read_rows(group, &file.read(group, &PLACES_AND_TIMES).unwrap(), wanted).unwrap()
+}
+
+fn some_of(rows: &[Row], wanted: &[u32]) -> Vec<Row> {
+    wanted.iter().map(|row| rows[*row as usize].clone()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -96,6 +105,7 @@ proptest! {
         cut in 1usize..50,
         limit in prop_oneof![1usize..20, Just(1000)],
         byte_limit in prop_oneof![1usize..300, Just(1 << 20)],
+        some in any::<u64>(),
     ) {
         let topics = [(3, rows(shape, 10, one)), (9, rows(shape, 5, other))];
         let batches: Vec<LogBatch> = topics
@@ -116,6 +126,8 @@ proptest! {
             prop_assert!(rows.len() <= limits.rows);
             let without_last = extent(&rows[..rows.len().max(2) - 1]);
             prop_assert!(rows.len() == 1 || without_last.raw_bytes <= limits.bytes as u64);
+            let wanted: Vec<u32> = (0..rows.len() as u32).filter(|row| some >> (row % 64) & 1 == 1).collect();
+            prop_assert_eq!(rows_of(&some_rows(&file, group, &wanted)), some_of(&rows, &wanted));
             let place = usize::from(summary.topic.0 == 9);
             back[place].1.extend(rows);
         }
@@ -131,6 +143,32 @@ proptest! {
         prop_assert_eq!(record.xxh64, xxh64(&bytes, 0));
         prop_assert_eq!(&file.record(7), &record);
         prop_assert_eq!(FileRecord::decode(&record.encode()), Ok(record));
+    }
+}
+
+#[test]
+fn a_few_rows_are_read_out_of_many_pages() {
+    // Texts that no dictionary holds, in pages of some thousand rows.
+    let row = |n: u64| Row {
+        position: n,
+        append_time: 0,
+        partition: 0,
+        offset: n,
+        timestamp: None,
+        key: (!n.is_multiple_of(3)).then(|| format!("key {}", n % 1_000).into_bytes()),
+        value: (!n.is_multiple_of(7))
+            .then(|| format!("value {n} {}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).into_bytes()),
+        headers: Vec::new(),
+    };
+    let rows: Vec<Row> = (0..120_000).map(row).collect();
+    let (bytes, _) = write(vec![spec(1, None)], GroupLimits::default(), &[batch_of(1, &rows)]);
+    let file = open(&bytes);
+    let rows: Vec<Row> = rows.into_iter().take(file.groups()[0].extent.rows as usize).collect();
+    let last = rows.len() as u32 - 1;
+    for wanted in
+        [vec![0], vec![last], vec![50_000, 50_001, 50_002], (0..last).step_by(977).collect(), (0..=last).collect()]
+    {
+        assert_eq!(rows_of(&some_rows(&file, 0, &wanted)), some_of(&rows, &wanted));
     }
 }
 
