@@ -7,7 +7,7 @@ use arrow::datatypes::{
     TimestampNanosecondType, UInt64Type,
 };
 use foldhash::fast::FixedState;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use std::hash::Hash;
 
@@ -136,15 +136,24 @@ fn dictionary_bytes(rows: usize, distinct: usize) -> usize {
     rows * (usize::BITS - distinct.leading_zeros()) as usize / 8
 }
 
-/// How many different values there are; `None` if more than `limit`.
+/// Of so many values one is looked at, where only their number of different ones counts. Not a number that periods in data often have.
+const SKIP: usize = 7;
+
+/// About how many different values there are; `None` if more than `limit`. Those that the sample misses are as many as Chao (1984) estimates
+/// by those that it has once and twice, but no more than there would be if all that it leaves out were like it.
 fn distinct<T: Hash + Eq>(values: impl Iterator<Item = T>, limit: usize) -> Option<usize> {
-    let mut seen = HashSet::with_hasher(FixedState::with_seed(0));
-    for value in values {
-        if seen.insert(value) && seen.len() > limit {
+    let mut seen: HashMap<T, u8, _> = HashMap::with_hasher(FixedState::with_seed(0));
+    for value in values.step_by(SKIP) {
+        let times = seen.entry(value).or_default();
+        *times = times.saturating_add(1);
+        if seen.len() > limit {
             return None;
         }
     }
-    Some(seen.len())
+    let with = |wanted: u8| seen.values().filter(|times| **times == wanted).count();
+    let (once, twice) = (with(1), with(2));
+    let missed = once.saturating_sub(1) * once / (2 * (twice + 1));
+    Some(seen.len() + missed.min(once * (SKIP - 1))).filter(|distinct| *distinct <= limit)
 }
 
 fn plan_floats<T: ArrowPrimitiveType>(
@@ -270,5 +279,30 @@ fn compress(sample: &[u8], bytes: usize, priority: Priority) -> (Compression, us
         Ok(level) if zstd < lz4.min(raw) * zstd_gain / 100 => (Compression::ZSTD(level), scaled(zstd)),
         _ if lz4 < raw * lz4_gain / 100 => (Compression::LZ4_RAW, scaled(lz4)),
         _ => (Compression::UNCOMPRESSED, bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seventh_tells_about_how_many_different_values_there_are() {
+        const ROWS: u64 = 1 << 16;
+        let mixed = |n: u64| crate::codec::xxh64(&n.to_le_bytes(), 0);
+        let found = |value: &dyn Fn(u64) -> u64| distinct((0..ROWS).map(value), ROWS as usize);
+        for (what, count, value) in [
+            ("one", 1, &(|_: u64| 5_u64) as &dyn Fn(u64) -> u64),
+            ("few in turn", 10, &|n| n % 10),
+            ("few in no order", 100, &|n| mixed(n) % 100),
+            ("some in no order", 3_000, &|n| mixed(n) % 3_000),
+            ("rising slowly", 1_024, &|n| n / 64),
+        ] {
+            let found = found(value).expect("no limit");
+            assert!((count * 9 / 10..=count * 11 / 10).contains(&found), "{what}: {found}, not {count}");
+        }
+        assert!(found(&mixed).is_none_or(|found| found > ROWS as usize * 9 / 10), "each another");
+        assert_eq!(distinct(0..ROWS, ROWS as usize / 4), None);
+        assert_eq!(distinct((0..ROWS).map(|n| n % 20_000), ROWS as usize / 4), None, "many that come again");
     }
 }
