@@ -51,6 +51,7 @@ pub(super) fn run(context: &Context, args: Run) -> Result<Status> {
         context.talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
     let host = context.host(&log, request.budget.clone());
+    job::declare_sources(&log, &job)?;
     take_files(context, &log, &job)?;
     let pumps = feed(context, &log, ingests, bounded, &stop)?;
     let status = execute(context, &log, &job, &request, &context.printer(&args.show), &stop);
@@ -76,6 +77,7 @@ pub(super) fn replay_file(
     stop: &StopFlag,
 ) -> Result<Status> {
     refuse_submitted(log, job)?;
+    job::declare_sources(log, job)?;
     take_files(context, log, job)?;
     let base = Request { restart: args.restart, ..engine };
     let request = job::replay_request(log, job, base)?;

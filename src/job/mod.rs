@@ -33,7 +33,7 @@ pub use bounds::{Point, offset_target, parse_point, parse_time_ms};
 pub use check::{CheckResult, checks};
 pub use checkpoint::{CheckpointCounts, CheckpointOptions};
 pub use compare::{Difference, SpanCheck, SpanState};
-pub use declare::declare;
+pub use declare::{declare, declare_sources};
 pub use diff::{ColumnDelta, Counts, DiffReport, DiffRequest, RowChange, RowDiff, Why, diff, version_outputs};
 pub use drive::{Observer, Silent};
 pub use emit::{STREAMS, StreamName, record_digest};

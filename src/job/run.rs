@@ -211,6 +211,8 @@ fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
         meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress.encode()?) });
     }
     log.append_wait(AppendBatch::meta(meta))?;
+    let from = so_far.as_ref().map(|progress| progress.position).or(record.starts.iter().min().copied());
+    notes.extend(declare::advice(log, job, Position(from.unwrap_or_default()))?);
     Ok(Planned { outcome, record, end, routes, so_far, notes })
 }
 

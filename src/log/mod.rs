@@ -305,6 +305,11 @@ impl Log {
         history::rewrite::rebuild(&self.inner.shared, topic, &mut progress)
     }
 
+    /// How many history files [`rebuild_topic`](Self::rebuild_topic) would write again that hold records of a topic at or behind a position.
+    pub fn outdated_files(&self, topic: TopicId, from: Position) -> Result<usize> {
+        history::rewrite::outdated_files(&self.inner.shared, topic, from)
+    }
+
     /// A folder for files that nobody needs after this process; made by who needs it, removed when the log is opened.
     pub fn scratch_dir(&self) -> PathBuf {
         self.dir().join(SCRATCH_DIR)

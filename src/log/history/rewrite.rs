@@ -13,6 +13,7 @@ use crate::log::append::AppendBatch;
 use crate::log::catalog::{MetaRecord, MetaSpace};
 use crate::log::records::Projection;
 use crate::log::shared::Shared;
+use crate::log::topic::Topic;
 use crate::types::{Position, TopicId};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -125,6 +126,26 @@ fn copy_topic(
     out.hand_on()
 }
 
+/// Numbers and bytes of a topic's history files with records at or behind a position whose decoded columns are not those that are
+/// declared now.
+fn outdated(shared: &Shared, topic: &Topic, from: Position) -> Vec<(u64, u64)> {
+    let wanted = columns_of(shared, topic).map(|columns| fingerprint(&columns));
+    let differs = |entry: &&Arc<HistoryEntry>| {
+        let extent = entry.topic(topic.id());
+        extent.is_some_and(|extent| extent.columns != wanted && extent.extent.last_position >= from)
+    };
+    shared.index(|index| {
+        let files = index.history.files_of(topic.id()).filter(differs);
+        files.map(|entry| (entry.record().number, entry.record().bytes)).collect()
+    })
+}
+
+/// How many history files of a topic have records at or behind a position and not the columns that are declared now.
+pub(crate) fn outdated_files(shared: &Shared, topic: TopicId, from: Position) -> Result<usize> {
+    let topic = shared.topics(|topics| topics.by_id(topic))?;
+    Ok(outdated(shared, &topic, from).len())
+}
+
 /// Writes every history file of a topic again whose decoded columns are not those that are declared now.
 pub(crate) fn rebuild(
     shared: &Shared,
@@ -132,12 +153,7 @@ pub(crate) fn rebuild(
     progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
 ) -> Result<()> {
     let topic = shared.topics(|topics| topics.by_id(topic))?;
-    let wanted = columns_of(shared, &topic).map(|columns| fingerprint(&columns));
-    let differs = |entry: &&Arc<HistoryEntry>| entry.topic(topic.id()).is_some_and(|extent| extent.columns != wanted);
-    let to_do = shared.index(|index| -> Vec<(u64, u64)> {
-        let files = index.history.files_of(topic.id()).filter(differs);
-        files.map(|entry| (entry.record().number, entry.record().bytes)).collect()
-    });
+    let to_do = outdated(shared, &topic, Position(0));
     let bytes_all = to_do.iter().map(|(_, bytes)| bytes).sum();
     let mut so_far = RebuildProgress { files: 0, files_all: to_do.len() as u64, bytes: 0, bytes_all };
     let mut failed = None;
