@@ -51,7 +51,6 @@ pub(super) fn run(context: &Context, args: Run) -> Result<Status> {
         context.talk("note: a run that starts at --from sees nothing before it: its first windows may be partial");
     }
     let host = context.host(&log, request.budget.clone());
-    job::declare_sources(&log, &job)?;
     take_files(context, &log, &job)?;
     let pumps = feed(context, &log, ingests, bounded, &stop)?;
     let status = execute(context, &log, &job, &request, &context.printer(&args.show), &stop);
@@ -77,7 +76,6 @@ pub(super) fn replay_file(
     stop: &StopFlag,
 ) -> Result<Status> {
     refuse_submitted(log, job)?;
-    job::declare_sources(log, job)?;
     take_files(context, log, job)?;
     let base = Request { restart: args.restart, ..engine };
     let request = job::replay_request(log, job, base)?;
@@ -115,8 +113,9 @@ fn parse_ingest(text: &str) -> Result<(String, PathBuf)> {
     }
 }
 
-/// Appends what is new in the files behind the job's filesystem tables.
+/// Appends what is new in the files behind the job's filesystem tables, with the columns of all that it reads declared before.
 fn take_files(context: &Context, log: &Log, job: &Job) -> Result<()> {
+    job::declare_sources(log, job)?;
     for source in &job.plan.sources {
         if let Some(ingest) = &source.ingest {
             take_file(context, log, &source.topic, &ingest.path, ingest.framing)?;

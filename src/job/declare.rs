@@ -1,7 +1,6 @@
 //! What jobs tell the log about the columns of their topics, so that it can keep them decoded.
 
 use super::Job;
-use super::route::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FormatSpec;
 use crate::log::catalog::META_VALUE_MAX;
@@ -9,7 +8,7 @@ use crate::log::records::ValueColumns;
 use crate::log::{AppendBatch, Log, MetaRecord, MetaSpace, columns};
 use crate::types::Position;
 use arrow::datatypes::SchemaRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn all(format: &FormatSpec, declared: &SchemaRef) -> ValueColumns {
@@ -22,9 +21,8 @@ fn read(job: &Job) -> impl Iterator<Item = (String, ValueColumns)> + '_ {
     job.plan.sources.iter().map(|source| (source.topic.clone(), all(&source.format, &source.declared)))
 }
 
-/// Topic and columns of everything that the job reads and writes.
-fn declared<'a>(job: &'a Job, routes: &Routes) -> impl Iterator<Item = (String, ValueColumns)> + 'a {
-    let is_live = routes.is_live();
+/// Topic and columns of everything that the job reads and writes, as a version that is live or not.
+fn declared(job: &Job, is_live: bool) -> impl Iterator<Item = (String, ValueColumns)> + '_ {
     let outputs = job.plan.outputs.iter().filter_map(move |o| Some((o, job.output_topic(o)?)));
     let base = job.plan.outputs.iter().filter_map(move |o| Some((o, job.base().output_topic(o)?)));
     let outputs =
@@ -37,8 +35,8 @@ fn record(topic: String, columns: Vec<u8>) -> MetaRecord {
 }
 
 /// The columns of the job's topics, where they are news to the log.
-pub(super) fn news(log: &Log, job: &Job, routes: &Routes) -> Vec<MetaRecord> {
-    news_of(log, declared(job, routes))
+pub(super) fn news(log: &Log, job: &Job, is_live: bool) -> Vec<MetaRecord> {
+    news_of(log, declared(job, is_live))
 }
 
 fn news_of(log: &Log, all: impl Iterator<Item = (String, ValueColumns)>) -> Vec<MetaRecord> {
@@ -70,8 +68,8 @@ pub fn declare_sources(log: &Log, job: &Job) -> Result<()> {
 
 /// What to say before records from a position on are read that were sealed without the columns which the log knows by now, and which
 /// would do for the job.
-pub(super) fn advice(log: &Log, job: &Job, from: Position) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+pub(super) fn advice(log: &Log, job: &Job, from: Position) -> Result<BTreeSet<String>> {
+    let mut notes = BTreeSet::new();
     for source in &job.plan.sources {
         let known = log.meta(MetaSpace::Schema, &source.topic).and_then(|bytes| columns::decode(&bytes).ok());
         let asked = ValueColumns { used: source.used.clone(), ..all(&source.format, &source.declared) };
@@ -84,9 +82,8 @@ pub(super) fn advice(log: &Log, job: &Job, from: Position) -> Result<Vec<String>
             1 => format!("a history file of topic '{topic}' was sealed before its columns were known"),
             files => format!("{files} history files of topic '{topic}' were sealed before its columns were known"),
         };
-        notes.push(format!("{note}: `kappa topic rebuild {topic}` makes every further replay faster"));
+        notes.insert(format!("{note}: `kappa topic rebuild {topic}` makes every further replay faster"));
     }
-    notes.dedup();
     Ok(notes)
 }
 
@@ -96,7 +93,7 @@ pub(super) fn advice(log: &Log, job: &Job, from: Position) -> Result<Vec<String>
 /// # Errors
 /// `NotFound` when the job neither reads nor writes the topic, and those of appending.
 pub fn declare(log: &Log, job: &Job, topic: &str) -> Result<()> {
-    let Some((topic, new)) = declared(job, &Routes::default()).find(|(other, _)| other == topic) else {
+    let Some((topic, new)) = declared(job, false).find(|(other, _)| other == topic) else {
         let message = format!("'{}' has no table over topic '{topic}'", job.name);
         return Err(Error::new(ErrorKind::NotFound, message));
     };

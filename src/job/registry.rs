@@ -5,7 +5,6 @@
 
 use super::adopt::{Adopted, adopt};
 use super::live_checks::is_of;
-use super::route::Routes;
 use super::run::{forget, forgotten, recorded_run, refuse_foreign_outputs};
 use super::{Job, STREAMS, checkpoint, declare, runs, savepoint};
 use crate::engine::functions::FunctionRegistry;
@@ -401,8 +400,7 @@ pub fn submit(log: &Log, functions: &FunctionRegistry, submission: Submission) -
     let mut meta = vec![registered.head_record()?, registered.version_record(&version)?];
     meta.extend(adopted.iter().flat_map(|adopted| adopted.records.clone()));
     // Known from now on, so that what is sealed before the first run has its columns too.
-    let streams = plan.outputs.len() * STREAMS.len();
-    meta.extend(declare::news(log, &job, &Routes::of_version(&registered, number, streams)));
+    meta.extend(declare::news(log, &job, is_first));
     log.append_wait(AppendBatch::meta(meta))?;
     Ok(match adopted {
         Some(Adopted { run, .. }) => {

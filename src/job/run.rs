@@ -192,7 +192,7 @@ fn planned(log: &Log, job: &Job, request: &Request) -> Result<Planned> {
     // A run that goes on is not complete from here: said in the frame that changes its end, or a crash behind that frame would
     // leave the new end beside the old completeness.
     let so_far = so_far.map(|progress| Progress { is_final: false, ..progress });
-    let mut meta = declare::news(log, job, &routes);
+    let mut meta = declare::news(log, job, routes.is_live());
     meta.push(run_meta(job, Some(&record))?);
     if let Some(beginning) = &beginning {
         meta.extend(beginning.write(log, job, &record)?);

@@ -298,7 +298,7 @@ pub fn restore(log: &Log, job: &Job, dir: &Path, at: Option<Position>) -> Result
     let (state, notes) = fitted(job, &state, &savepoint.pipelines, "the savepoint")?;
     let beginning = Beginning::checked(log, job, at, (state, notes))?;
     let record = beginning.record(job, outputs, savepoint.publish_from_ms);
-    let mut meta = declare::news(log, job, &routes);
+    let mut meta = declare::news(log, job, routes.is_live());
     meta.push(run_meta(job, Some(&record))?);
     let progress = beginning.progress(job).encode()?;
     meta.push(MetaRecord { space: MetaSpace::Progress, key: job.key(), value: Some(progress) });

@@ -133,11 +133,12 @@ impl Reader {
     pub fn next_stretch(&mut self, until: Position) -> Result<Vec<LogBatch>> {
         let until = until.min(self.shared.state().durable_end);
         while self.position < until {
-            if let Some(next) = self.only.as_ref().and_then(|only| wanted(only, self.position, until).first()) {
+            if let Some(only) = &self.only {
+                let Some(next) = wanted(only, self.position, until).first() else {
+                    self.position = until;
+                    break;
+                };
                 self.position = Position(*next);
-            } else if self.only.is_some() {
-                self.position = until;
-                break;
             }
             self.floors.look(&self.shared, &mut self.topics, self.position)?;
             self.position = self.position.max(self.floors.least(&self.topics).min(until));

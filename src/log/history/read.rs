@@ -90,8 +90,7 @@ impl HistoryFile {
     /// In columns declared NOT NULL, rows that did not decode have some value.
     /// [`ErrorKind::Damage`](crate::ErrorKind::Damage) names file, topic, partitions and offsets.
     pub fn read(&self, group: usize, projection: &Projection) -> Result<LogBatch> {
-        let missing = || Error::internal(format!("history file {} has no row group {group}", self.name));
-        let summary = self.groups.get(group).ok_or_else(missing)?;
+        let summary = self.summary(group)?;
         let Known { positions, append_times, partitions, timestamps, offsets_dense, .. } = &summary.known;
         let rows = rows_of(summary);
         let fit = projection.columns.as_deref().and_then(|columns| Some((columns, self.fit(summary, columns)?)));
@@ -153,12 +152,8 @@ impl HistoryFile {
     /// of them are passed over, and of the others only these rows are copied. Errors as for [`read`](Self::read).
     pub fn read_rows(&self, group: usize, known: &LogBatch, rows: &[u32]) -> Result<LogBatch> {
         let mut batch = known.take(rows)?;
-        let summary = self.groups.get(group).map(|summary| &summary.known);
-        let own = [
-            (Own::Key, summary.is_none_or(|known| !known.keys_null)),
-            (Own::Headers, summary.is_none_or(|known| !known.headers_empty)),
-            (Own::Value, true),
-        ];
+        let summary = &self.summary(group)?.known;
+        let own = [(Own::Key, !summary.keys_null), (Own::Headers, !summary.headers_empty), (Own::Value, true)];
         let places = own.into_iter().filter(|(_, read)| *read).map(|(own, _)| self.place(own)).collect();
         let read = Read { columns: self.columns(group, &places, Some(rows))?, schema: self.schema(), rows: rows.len() };
         batch.keys = read.bytes(Own::Key).unwrap_or_else(|| blank::null_bytes(rows.len()));
@@ -238,6 +233,11 @@ impl HistoryFile {
 
     fn schema(&self) -> &Schema {
         self.metadata.schema()
+    }
+
+    fn summary(&self, group: usize) -> Result<&GroupSummary> {
+        let missing = || Error::internal(format!("history file {} has no row group {group}", self.name));
+        self.groups.get(group).ok_or_else(missing)
     }
 
     fn place(&self, own: Own) -> usize {
